@@ -1,0 +1,1 @@
+"""Studies: one folder each, never part of the wheel."""

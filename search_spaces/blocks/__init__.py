@@ -1,0 +1,43 @@
+"""Block families, one folder each: ``spec.py`` (numbers, no torch) and ``module.py`` (torch).
+
+To add a family: write the folder, add its spec to `FAMILIES`. The module class is named like the spec without ``Spec``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from search_spaces.blocks.attention.spec import AttentionSpec
+from search_spaces.blocks.convnext.spec import ConvNeXtSpec
+from search_spaces.blocks.downsample.spec import DownsampleSpec
+from search_spaces.blocks.head.spec import HeadSpec
+from search_spaces.blocks.mbconv.spec import MBConvSpec
+from search_spaces.blocks.stem.spec import StemSpec
+from search_spaces.spec import BlockSpec
+
+if TYPE_CHECKING:
+    from search_spaces.blocks.layers import Block
+
+FAMILIES: dict[str, type[BlockSpec]] = {
+    spec.family: spec for spec in (StemSpec, DownsampleSpec, MBConvSpec, ConvNeXtSpec, AttentionSpec, HeadSpec)
+}
+
+
+def build_module(spec: BlockSpec) -> Block[Any]:
+    """Return a torch module for a block, with fresh weights; elastic below its sizes. Loads torch."""
+    module = importlib.import_module(f"search_spaces.blocks.{spec.family}.module")
+    block: Block[Any] = getattr(module, type(spec).__name__.removesuffix("Spec"))(spec)
+    return block
+
+
+__all__ = [
+    "FAMILIES",
+    "AttentionSpec",
+    "ConvNeXtSpec",
+    "DownsampleSpec",
+    "HeadSpec",
+    "MBConvSpec",
+    "StemSpec",
+    "build_module",
+]

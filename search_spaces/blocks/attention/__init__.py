@@ -1,0 +1,1 @@
+"""Transformer block over pixels."""

@@ -1,0 +1,191 @@
+"""Elastic layers: torch layers that can run on a prefix slice of their own weights.
+
+Called at their own sizes they run the parent class on whole weights: no slicing, nothing elastic in an export. Called
+smaller, they use the first channels and the kernel's centre (Once-for-All, arXiv:1908.09791, without its transform
+matrices). `copy_slices` writes the same slices into a smaller layer, so a subnet and its extracted copy share one
+definition of what a slice is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_spaces.spec import BlockSpec
+
+Spec = TypeVar("Spec", bound=BlockSpec)
+
+
+class Block(nn.Module, Generic[Spec]):
+    """Base of every block module: built at `spec`, callable at any spec that fits inside it."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, x: Tensor, spec: Spec | None = None) -> Tensor:
+        """Run at `spec` (default: the sizes the block was built at); x is ``float[n, channels, height, width]``."""
+        raise NotImplementedError
+
+
+class ElasticConv2d(nn.Conv2d):
+    """Convolution, dense or depthwise, elastic in input and output channels and in its odd kernel."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride, (kernel - 1) // 2, groups=groups, bias=bias)
+
+    def forward(self, x: Tensor, out_channels: int | None = None, kernel: int | None = None) -> Tensor:
+        """Run with the first `out_channels` filters and the central `kernel` taps."""
+        out_channels = out_channels or self.out_channels
+        kernel = kernel or self.kernel_size[0]
+        weight, bias = self.sliced(x.shape[1], out_channels, kernel)
+        groups = 1 if self.groups == 1 else out_channels
+        return F.conv2d(x, weight, bias, self.stride, (kernel - 1) // 2, groups=groups)
+
+    def sliced(self, in_channels: int, out_channels: int, kernel: int) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias at these sizes: the layer's own tensors when nothing is cut."""
+        if (in_channels, out_channels, kernel) == (self.in_channels, self.out_channels, self.kernel_size[0]):
+            return self.weight, self.bias
+        edge = (self.kernel_size[0] - kernel) // 2
+        taps = slice(edge, edge + kernel)
+        per_group = in_channels if self.groups == 1 else 1
+        bias = None if self.bias is None else self.bias[:out_channels]
+        return self.weight[:out_channels, :per_group, taps, taps], bias
+
+    def load_slice(self, source: ElasticConv2d) -> None:
+        """Copy this layer's share of a larger layer."""
+        weight, bias = source.sliced(self.in_channels, self.out_channels, self.kernel_size[0])
+        self.weight.copy_(weight)
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
+
+
+class ElasticBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the first channels.
+
+    Its running statistics are those of whichever subnets passed last: they mean nothing for a given subnet until they
+    are recalibrated for it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise as many channels as `x` has."""
+        channels = x.shape[1]
+        if channels == self.num_features:
+            return super().forward(x)
+        mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
+        assert mean is not None
+        assert var is not None
+        assert count is not None
+        momentum = self.momentum
+        if self.training:
+            count.add_(1)
+            if momentum is None:
+                momentum = 1.0 / float(count)
+        return F.batch_norm(
+            x,
+            mean[:channels],
+            var[:channels],
+            self.weight[:channels],
+            self.bias[:channels],
+            self.training,
+            momentum or 0.0,
+            self.eps,
+        )
+
+    def load_slice(self, source: ElasticBatchNorm2d) -> None:
+        """Copy this layer's share of a larger layer, running statistics included."""
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(self, name).copy_(getattr(source, name)[: self.num_features])
+
+
+class ElasticLayerNorm(nn.LayerNorm):
+    """Layer norm over the last dimension, elastic in its size."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, eps=1e-6)
+        self.features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise as many features as `x` has."""
+        features = x.shape[-1]
+        if features == self.features:
+            return super().forward(x)
+        return F.layer_norm(x, (features,), self.weight[:features], self.bias[:features], self.eps)
+
+    def load_slice(self, source: ElasticLayerNorm) -> None:
+        """Copy this layer's share of a larger layer."""
+        self.weight.copy_(source.weight[: self.features])
+        self.bias.copy_(source.bias[: self.features])
+
+
+class ElasticLinear(nn.Linear):
+    """Linear layer over the last dimension, elastic in both sizes.
+
+    Its outputs may be several equal `sections` side by side (queries, keys, values); each is cut on its own.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, sections: int = 1) -> None:
+        super().__init__(in_features, out_features)
+        self.sections = sections
+
+    def forward(self, x: Tensor, out_features: int | None = None) -> Tensor:
+        """Run with the first outputs of each section, `out_features` in all."""
+        return F.linear(x, *self.sliced(x.shape[-1], out_features or self.out_features))
+
+    def sliced(self, in_features: int, out_features: int) -> tuple[Tensor, Tensor]:
+        """Return weight and bias at these sizes: the layer's own tensors when nothing is cut."""
+        if (in_features, out_features) == (self.in_features, self.out_features):
+            return self.weight, self.bias
+        rows = out_features // self.sections
+        weight = self.weight.view(self.sections, -1, self.in_features)[:, :rows, :in_features]
+        bias = self.bias.view(self.sections, -1)[:, :rows]
+        return weight.reshape(out_features, in_features), bias.reshape(out_features)
+
+    def load_slice(self, source: ElasticLinear) -> None:
+        """Copy this layer's share of a larger layer."""
+        weight, bias = source.sliced(self.in_features, self.out_features)
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
+
+
+class LayerScale(nn.Module):
+    """A learned factor per feature of the last dimension (CaiT, arXiv:2103.17239), elastic in its size."""
+
+    # ConvNeXt starts at 1e-6 for 300-epoch training; that leaves blocks near identity in short runs.
+    initial = 0.1
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((features,), self.initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the last dimension."""
+        features = x.shape[-1]
+        return x * (self.gamma if features == len(self.gamma) else self.gamma[:features])
+
+    def load_slice(self, source: LayerScale) -> None:
+        """Copy this layer's share of a larger layer."""
+        self.gamma.copy_(source.gamma[: len(self.gamma)])
+
+
+ELASTIC_LAYERS = (ElasticConv2d, ElasticBatchNorm2d, ElasticLayerNorm, ElasticLinear, LayerScale)
+
+
+@torch.no_grad()
+def copy_slices(source: nn.Module, target: nn.Module) -> None:
+    """Copy into `target` the slices of `source` that it stands for; modules are matched by name.
+
+    Raises:
+        ValueError: a parameter of `target` belongs to no elastic layer, so nothing says how to cut it.
+    """
+    for name, layer in target.named_modules():
+        larger: Any = source.get_submodule(name)
+        if isinstance(layer, ELASTIC_LAYERS):
+            layer.load_slice(larger)
+        elif next(layer.parameters(recurse=False), None) is not None:
+            raise ValueError(f"module {name!r} ({type(layer).__name__}) has parameters but is not an elastic layer")

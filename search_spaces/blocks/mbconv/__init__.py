@@ -1,0 +1,1 @@
+"""MBConv, the inverted residual."""

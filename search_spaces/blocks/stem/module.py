@@ -1,0 +1,23 @@
+"""Convolutional stem as a torch module."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from search_spaces.blocks.layers import Block, ElasticBatchNorm2d, ElasticConv2d
+from search_spaces.blocks.stem.spec import StemSpec
+
+
+class Stem(Block[StemSpec]):
+    """Elastic in its output channels."""
+
+    def __init__(self, spec: StemSpec) -> None:
+        super().__init__(spec)
+        self.conv = ElasticConv2d(spec.in_channels, spec.out_channels, spec.kernel, stride=spec.stride)
+        self.norm = ElasticBatchNorm2d(spec.out_channels)
+
+    def forward(self, x: Tensor, spec: StemSpec | None = None) -> Tensor:
+        """Return ``float[n, out_channels, out_resolution, out_resolution]``."""
+        spec = spec or self.spec
+        return F.relu(self.norm(self.conv(x, spec.out_channels)))

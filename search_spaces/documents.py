@@ -1,0 +1,76 @@
+"""JSON in and out: canonical text from values, validated values from untrusted text.
+
+Every file format of the toolkit is a frozen dataclass with a ``format_version`` field. Reading goes through
+`decode`, which checks types strictly, refuses unknown keys and non-finite numbers, and executes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Hashable
+from typing import Any, TypeVar, cast
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from search_spaces.errors import InputError
+
+Document = TypeVar("Document")
+
+document = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+"""Class decorator: makes the validation of a dataclass strict: exact types, no unknown keys, finite numbers."""
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces, no NaN; equal values give equal texts."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def pretty_json(value: object) -> str:
+    """Return JSON for people: indented, in field order, ending in a newline, no NaN."""
+    return json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
+
+
+def content_hash(value: object, length: int = 16) -> str:
+    """Return the first `length` hexadecimal digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def decode(kind: type[Document], text: str | bytes, *, source: str) -> Document:
+    """Validate JSON text as a value of a dataclass.
+
+    Args:
+        kind: the dataclass to build; nested dataclasses and tuples are built too.
+        text: the JSON text, which is not trusted.
+        source: where the text came from, for the message.
+
+    Raises:
+        InputError: the text is not JSON, or a field is missing, unknown, of a wrong type or not finite.
+    """
+    adapter = _adapter(cast(Hashable, kind))
+    try:
+        value: Document = adapter.validate_json(text)
+        return value
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "document"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise InputError(f"{source}: {place}: {first['msg']}{more}") from None
+
+
+@functools.cache
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, kind))
+
+
+def _plain(value: object) -> object:
+    """Turn dataclasses and tuples into dicts and lists, recursively."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,112 @@
+"""Concrete blocks and networks as values: the LUT's key, the counter's input, the extractor's blueprint.
+
+A block family describes itself; counters, latency tables and exporters only iterate and sum.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from search_spaces.documents import canonical_json
+
+
+class BlockSpec(Protocol):
+    """One concrete block: a frozen dataclass of numbers and words, without torch.
+
+    Images are square: `resolution` is the side of the input in pixels, `out_resolution` that of the output. A block
+    that ends in logits or features without extent has `out_resolution` 1.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    family: ClassVar[str]
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input."""
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output."""
+
+    @property
+    def resolution(self) -> int:
+        """Side of the input, pixels."""
+
+    @property
+    def out_resolution(self) -> int:
+        """Side of the output, pixels."""
+
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions, linear layers and attention products, batch 1."""
+
+    def params(self) -> int:
+        """Learned parameters: weights, biases, norm scales and shifts; no running statistics."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedBlock:
+    """A block and the slot of the space it stands in, such as ``stage2.block1``."""
+
+    slot: str
+    block: BlockSpec
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """One concrete network: its blocks from input to logits."""
+
+    blocks: tuple[PlacedBlock, ...]
+
+    def __iter__(self) -> Iterator[PlacedBlock]:
+        return iter(self.blocks)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one input image."""
+        first = self.blocks[0].block
+        return (first.in_channels, first.resolution, first.resolution)
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return sum(placed.block.macs() for placed in self.blocks)
+
+    def params(self) -> int:
+        """Learned parameters."""
+        return sum(placed.block.params() for placed in self.blocks)
+
+
+def block_fields(block: BlockSpec) -> dict[str, object]:
+    """Return a block's family and fields, ready for JSON."""
+    return {"family": block.family} | {f.name: getattr(block, f.name) for f in dataclasses.fields(block)}
+
+
+def block_key(block: BlockSpec) -> str:
+    """Return the canonical JSON of a block: its identity in tables and caches."""
+    return canonical_json(block_fields(block))
+
+
+Spec = TypeVar("Spec", bound=BlockSpec)
+
+
+def largest_spec(specs: Iterable[Spec]) -> Spec:
+    """Return the spec that contains all of one family: every number at its largest.
+
+    Words (such as an activation) are not sizes and must agree.
+
+    Raises:
+        ValueError: the specs are of several families, or differ in a word.
+    """
+    items = list(specs)
+    families = {spec.family for spec in items}
+    if len(families) != 1:
+        raise ValueError(f"one family expected, got {sorted(families)}")
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(items[0]):
+        options = {getattr(spec, field.name) for spec in items}
+        if len(options) > 1 and any(isinstance(option, str) for option in options):
+            raise ValueError(f"{items[0].family}: {field.name} must agree within a slot, got {sorted(options)}")
+        values[field.name] = max(options)
+    return dataclasses.replace(items[0], **values)
