@@ -1,0 +1,127 @@
+"""Hardware-aware neural architecture search: one supernet, your device, your budget, a network that fits.
+
+This is the public API. Names load on first use, so `import nas` loads neither torch nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.bench import bench_files
+    from nas.block_cache import BlockCache
+    from nas.data import ImageData, load_data
+    from nas.devices import Device, Fingerprint, Measurement, parse_device
+    from nas.evaluate import SubnetEvaluator
+    from nas.export import ExportedModel, export_subnet
+    from nas.front import Candidate, Front
+    from nas.ledger import Ledger
+    from nas.lut import build_lut
+    from nas.run import Run
+    from nas.subnet_search import SearchSettings, search_subnets
+    from nas.supernet import Network, Supernet, extract
+    from nas.training import load_supernet, train_supernet
+    from nas.training_record import TrainingConfig
+    from predictors import AccuracyPredictor, AdditiveCost, LatencyPredictor, LatencyTable, RidgePredictor
+    from search_spaces import (
+        Architecture,
+        BlockSpec,
+        CheckError,
+        Gene,
+        InputError,
+        Layout,
+        MachineError,
+        NetworkSpace,
+        NetworkSpec,
+        SearchSpace,
+        ToolError,
+        find_space,
+    )
+
+_HOMES = {
+    "nas.bench": ("bench_files",),
+    "nas.block_cache": ("BlockCache",),
+    "nas.data": ("ImageData", "load_data"),
+    "nas.devices": ("Device", "Fingerprint", "Measurement", "parse_device"),
+    "nas.evaluate": ("SubnetEvaluator",),
+    "nas.export": ("ExportedModel", "export_subnet"),
+    "nas.front": ("Candidate", "Front"),
+    "nas.ledger": ("Ledger",),
+    "nas.lut": ("build_lut",),
+    "nas.run": ("Run",),
+    "nas.subnet_search": ("SearchSettings", "search_subnets"),
+    "nas.supernet": ("Network", "Supernet", "extract"),
+    "nas.training": ("load_supernet", "train_supernet"),
+    "nas.training_record": ("TrainingConfig",),
+    "predictors": ("AccuracyPredictor", "AdditiveCost", "LatencyPredictor", "LatencyTable", "RidgePredictor"),
+    "search_spaces": (
+        "Architecture",
+        "BlockSpec",
+        "CheckError",
+        "Gene",
+        "InputError",
+        "Layout",
+        "MachineError",
+        "NetworkSpace",
+        "NetworkSpec",
+        "SearchSpace",
+        "ToolError",
+        "find_space",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AccuracyPredictor",
+    "AdditiveCost",
+    "Architecture",
+    "BlockCache",
+    "BlockSpec",
+    "Candidate",
+    "CheckError",
+    "Device",
+    "ExportedModel",
+    "Fingerprint",
+    "Front",
+    "Gene",
+    "ImageData",
+    "InputError",
+    "LatencyPredictor",
+    "LatencyTable",
+    "Layout",
+    "Ledger",
+    "MachineError",
+    "Measurement",
+    "Network",
+    "NetworkSpace",
+    "NetworkSpec",
+    "RidgePredictor",
+    "Run",
+    "SearchSettings",
+    "SearchSpace",
+    "SubnetEvaluator",
+    "Supernet",
+    "ToolError",
+    "TrainingConfig",
+    "bench_files",
+    "build_lut",
+    "export_subnet",
+    "extract",
+    "find_space",
+    "load_data",
+    "load_supernet",
+    "parse_device",
+    "search_subnets",
+    "train_supernet",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'nas' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

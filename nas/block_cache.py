@@ -1,0 +1,64 @@
+"""ONNX graphs of a space's blocks on disk: exported once, shared by all devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+
+from nas.files import write_atomic
+from nas.progress import Progress, no_progress
+from nas.stitch import stitch
+from search_spaces import BlockSpec, Genomes, NetworkSpace, block_key
+from search_spaces.documents import content_hash
+
+OPSET = 18
+_WEIGHT_SEED = 0
+# One program may hold many blocks (exporting costs seconds per program, a fraction of a second per block), but a
+# killed export loses its program.
+_BLOCKS_PER_PROGRAM = 60
+
+
+def exporter_name() -> str:
+    """Return exporter, versions and opset: part of the identity of everything exported."""
+    return f"torch.onnx dynamo, torch {version('torch')}, onnxscript {version('onnxscript')}, opset {OPSET}"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCache:
+    """The exported blocks of a space in a directory.
+
+    A file's name is the hash of what determines its content: block, exporter and its versions, opset, weight seed.
+    """
+
+    space: NetworkSpace
+    directory: Path
+
+    def fill(self, progress: Progress = no_progress) -> None:
+        """Export the blocks that are missing; loads torch only if there are any."""
+        missing = [block for block in self.space.blocks if not self.path(block).exists()]
+        if not missing:
+            return
+        from nas.onnx_export import export_blocks
+
+        total = len(self.space.blocks)
+        progress(total - len(missing), total)
+        for start in range(0, len(missing), _BLOCKS_PER_PROGRAM):
+            part = missing[start : start + _BLOCKS_PER_PROGRAM]
+            for block, model in zip(part, export_blocks(part, seed=_WEIGHT_SEED), strict=True):
+                write_atomic(self.path(block), model.SerializeToString())
+            progress(total - len(missing) + start + len(part), total)
+
+    def path(self, block: BlockSpec) -> Path:
+        """Return where a block's model is or will be."""
+        return self.directory / f"{content_hash([block_key(block), exporter_name(), _WEIGHT_SEED])}.onnx"
+
+    def block(self, block: BlockSpec) -> onnx.ModelProto:
+        """Return one block's model; the cache must have been filled."""
+        return onnx.load(self.path(block))
+
+    def network(self, genome: Genomes) -> onnx.ModelProto:
+        """Return a whole network ``int16[n_genes]``, stitched from its blocks; its weights are random."""
+        return stitch([self.block(placed.block) for placed in self.space.lower(genome)])

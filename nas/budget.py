@@ -1,0 +1,57 @@
+"""What a latency budget means: parsed, checked against what the space can reach, told whether it binds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from predictors import LatencyPredictor
+from search_spaces import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """An upper bound on latency that at least one network of the space keeps.
+
+    Attributes:
+        limit_ms: the bound itself.
+        reachable_ms: predicted latency of the fastest and the slowest network.
+        margin: relative distance that predictions keep from the bound, from the table's held-out error.
+    """
+
+    limit_ms: float
+    reachable_ms: tuple[float, float]
+    margin: float
+
+    @property
+    def binds(self) -> bool:
+        """Whether the slowest network breaks the bound."""
+        return self.limit_ms < self.reachable_ms[1]
+
+    @property
+    def predicted_limit_ms(self) -> float:
+        """What a predicted latency must not exceed; never below the fastest network, which is then the only hope."""
+        return max(self.limit_ms / (1.0 + self.margin), self.reachable_ms[0])
+
+
+def parse_budget(text: str, latency: LatencyPredictor) -> Budget:
+    """Read a budget: milliseconds, or a share of the reachable range such as ``60%``.
+
+    Raises:
+        InputError: not a positive number, or below the fastest network of the space.
+    """
+    fastest, slowest = latency.cheapest()[0], latency.dearest()[0]
+    number, percent = (text[:-1], True) if text.endswith("%") else (text, False)
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0 or (percent and value > 100):
+        raise InputError(f"budget {text!r} is not a number of milliseconds, such as 10, or a share from 0% to 100%")
+    limit_ms = fastest + (slowest - fastest) * value / 100 if percent else value
+    if limit_ms < fastest:
+        raise InputError(
+            f"no network meets {limit_ms:g} ms on {latency.table.device}: the space reaches from "
+            f"{fastest:.3f} ms to {slowest:.3f} ms; raise --budget-ms to at least {fastest:.3f}"
+        )
+    return Budget(limit_ms=limit_ms, reachable_ms=(fastest, slowest), margin=latency.margin)

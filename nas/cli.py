@@ -1,0 +1,240 @@
+"""The command line: arguments in, library calls, text or one JSON object out; errors in one line.
+
+Exit codes: 0 done, 1 a check failed, 2 bad input, 3 the machine failed. Heavy packages load inside the commands, so
+that ``nas --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from nas import defaults
+from nas.progress import progress_bar
+from search_spaces.errors import ToolError
+
+app = typer.Typer(
+    name="nas",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="From one weight-sharing supernet to the best network for your device and your latency budget.",
+    epilog="Start with: nas train; nas build-lut --device cpu; nas search --budget-ms 50%; nas export",
+)
+
+RunOption = Annotated[Path, typer.Option("--run", metavar="DIR", help="Run directory.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random draws.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="Target device, such as cpu.")]
+SpaceOption = Annotated[
+    str | None,
+    typer.Option("--space", help=f"Search space; fixed by the first command.  [default: {defaults.SPACE}]"),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", help=f"digits or folder:PATH; fixed by a run's first command.  [default: {defaults.DATA}]"),
+]
+
+
+@app.command()
+def train(
+    *,
+    run: RunOption = defaults.RUN,
+    space: SpaceOption = None,
+    data: DataOption = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per step.")] = None,
+    accelerator: Annotated[str, typer.Option("--accelerator", help="What to train on: auto, cpu or cuda.")] = "auto",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the supernet of a run once; goes on where it was stopped."""
+    from nas import present
+    from nas.run import Run
+    from nas.training_record import TrainingConfig, parse_accelerator
+
+    given = {"steps": steps, "batch_size": batch_size}
+    config = TrainingConfig(seed=seed, **{name: value for name, value in given.items() if value is not None})
+    target = parse_accelerator(accelerator)
+    opened = Run.open(run, space=space, data=data)
+    from nas.training import train_supernet
+
+    with opened.lock():
+        images = opened.load_data()
+        with progress_bar("training", quiet=as_json) as progress:
+            train_supernet(
+                opened.space, images, config, directory=opened.supernet_dir, accelerator=target, progress=progress
+            )
+        evaluator = opened.evaluator()
+        with progress_bar("evaluating", quiet=as_json) as progress:
+            summary = evaluator.summary(progress=progress)
+    present.training(opened, summary, as_json=as_json)
+
+
+@app.command("build-lut")
+def build_lut_command(
+    *,
+    device: DeviceOption = defaults.DEVICE,
+    run: RunOption = defaults.RUN,
+    space: SpaceOption = None,
+    data: DataOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the latency table of a device; needs no training."""
+    import shutil
+
+    from nas import present
+    from nas.devices import parse_device
+    from nas.files import make_folder, write_atomic
+    from nas.lut import build_lut
+    from nas.run import Run
+    from search_spaces.documents import pretty_json
+
+    target = parse_device(device)
+    opened = Run.open(run, space=space, data=data)
+    with opened.lock():
+        cache, path = opened.block_cache, opened.lut_path(target)
+        make_folder(cache.directory)
+        make_folder(path.parent)
+        with progress_bar("exporting blocks", quiet=as_json) as progress:
+            cache.fill(progress)
+        work_dir = path.with_suffix(".work")
+        with progress_bar("measuring", quiet=as_json) as progress:
+            table = build_lut(cache, target, work_dir=work_dir, seed=seed, progress=progress)
+        write_atomic(path, pretty_json(table))
+        shutil.rmtree(work_dir)
+    present.latency_table(opened, table, path, as_json=as_json)
+
+
+@app.command()
+def search(
+    *,
+    budget: Annotated[str, typer.Option("--budget-ms", metavar="MS", help="Milliseconds, or a share such as 60%.")],
+    device: DeviceOption = defaults.DEVICE,
+    run: RunOption = defaults.RUN,
+    evaluations: Annotated[int, typer.Option("--evaluations", min=1, help="True evaluations to spend.")] = 96,
+    compare: Annotated[
+        str | None, typer.Option("--compare", metavar="random", help="Also run this strategy at equal cost.")
+    ] = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the networks that are most accurate inside a latency budget."""
+    from nas import present
+    from nas.budget import parse_budget
+    from nas.devices import parse_device
+    from nas.files import write_atomic
+    from nas.run import Run
+    from predictors import LatencyPredictor
+    from search_spaces.documents import pretty_json
+
+    target = parse_device(device)
+    opened = Run.existing(run, first="nas train")
+    opened.require_supernet()
+    table = opened.latency_table(target)
+    latency = LatencyPredictor(opened.space, table)
+    limit = parse_budget(budget, latency)
+    opened.require_this_machine(target, table)
+    from nas.subnet_search import SearchSettings, search_subnets, validate_front
+
+    settings = SearchSettings(evaluations=evaluations, compare=compare, seed=seed)
+    with opened.lock():
+        evaluator = opened.evaluator()
+        with progress_bar("searching", quiet=as_json) as progress:
+            outcome = search_subnets(evaluator, latency, limit, settings, progress=progress)
+        with progress_bar("measuring finalists", quiet=as_json) as progress:
+            front = validate_front(
+                outcome,
+                evaluator,
+                latency,
+                limit,
+                settings,
+                device=target,
+                cache=opened.block_cache,
+                progress=progress,
+            )
+        write_atomic(opened.front_path, pretty_json(front))
+    present.front(opened, front, as_json=as_json)
+
+
+@app.command()
+def export(
+    *,
+    pick: Annotated[str, typer.Option("--pick", metavar="best|ID", help="Which network of the last search.")] = "best",
+    run: RunOption = defaults.RUN,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a network of the last search as one ONNX file, checked against the supernet."""
+    from nas import present
+    from nas.devices import parse_device
+    from nas.run import Run
+
+    opened = Run.existing(run, first="nas train")
+    opened.require_supernet()
+    front = opened.front()
+    candidate = front.pick(pick)
+    from nas.export import export_subnet
+
+    with opened.lock(), progress_bar("exporting", quiet=as_json):
+        directory = opened.export_dir(candidate.id)
+        exported = export_subnet(
+            opened.evaluator(),
+            candidate,
+            device=parse_device(front.device),
+            budget_ms=front.budget_ms,
+            directory=directory,
+            seed=seed,
+        )
+    present.exported(exported, directory, as_json=as_json)
+
+
+@app.command()
+def bench(
+    *,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ONNX files, also foreign ones.")],
+    device: DeviceOption = defaults.DEVICE,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure ONNX files by the protocol of the latency table, in fresh processes."""
+    from nas import present
+    from nas.bench import bench_files
+    from nas.devices import parse_device
+
+    target = parse_device(device)
+    with progress_bar("measuring", quiet=as_json) as progress:
+        report = bench_files(files, device=target, seed=seed, progress=progress)
+    present.bench(report, as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command and return its exit code; errors that a person can mend become one line on standard error."""
+    try:
+        code = typer.main.get_command(app)(args=arguments, prog_name="nas", standalone_mode=False)
+    except ToolError as error:
+        return _fail(str(error), error.exit_code)
+    except TyperException as error:  # unknown option, missing argument, value of a wrong type
+        return _fail(f"{error.format_message()} (nas --help lists commands and options)", 2)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("interrupted; the same command goes on from here", 130)
+    except BrokenPipeError:
+        # Whoever read our output is gone: leave without a second error at shutdown.
+        sys.stdout = None
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo("nas: " + " ".join(message.split()), err=True)
+    return code

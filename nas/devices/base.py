@@ -1,0 +1,222 @@
+"""What a measuring device is, and the values it returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field
+
+from nas.measure import ModelFile
+from nas.progress import Progress, no_progress
+from search_spaces.documents import content_hash, document
+
+_Count = Annotated[int, Field(ge=1)]
+_Positive = Annotated[float, Field(gt=0)]
+_Index = Annotated[int, Field(ge=0)]
+
+
+@document
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What a latency depends on besides the model. What could not be read on the device is None.
+
+    Attributes:
+        machine: instruction set family, such as ``x86_64``.
+        cpu_model: name, family and stepping of the processor.
+        isa_flags: instruction set extensions, sorted.
+        cores: logical processors of the machine.
+        affinity: logical processors that the measuring process may use.
+        cpu_quota: how many cores' time a container limit allows.
+        governor: frequency governor.
+        turbo: whether the processor may exceed its base frequency.
+        memory_gib: memory of the machine.
+        system: operating system.
+        kernel: its release.
+        onnxruntime: version of ONNX Runtime.
+        provider: execution provider.
+        threads: threads inside an operator.
+        optimization_level: graph optimisation level of ONNX Runtime.
+        allow_spinning: whether idle threads spin.
+    """
+
+    machine: str
+    cpu_model: str | None
+    isa_flags: tuple[str, ...]
+    cores: _Count | None
+    affinity: tuple[_Index, ...] | None
+    cpu_quota: _Positive | None
+    governor: str | None
+    turbo: bool | None
+    memory_gib: _Positive | None
+    system: str
+    kernel: str
+    onnxruntime: str
+    provider: str
+    threads: _Count
+    optimization_level: str
+    allow_spinning: bool
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits that are equal for equal fingerprints."""
+        return content_hash(self)
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """Return the names of the fields in which two fingerprints differ, in field order."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+@document
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Circumstances of a measurement that do not identify the device; None is not known.
+
+    Attributes:
+        python: version of Python.
+        numpy: version of numpy.
+        load_before: one-minute load average when the measurement was started.
+        load_after: the same when it ended.
+        temperature_before_c: highest temperature sensor when the measurement was started.
+        temperature_after_c: the same when it ended.
+        time_before_unix_s: when the measurement was started.
+        time_after_unix_s: when it ended.
+    """
+
+    python: str | None = None
+    numpy: str | None = None
+    load_before: float | None = None
+    load_after: float | None = None
+    temperature_before_c: float | None = None
+    temperature_after_c: float | None = None
+    time_before_unix_s: float | None = None
+    time_after_unix_s: float | None = None
+
+
+@document
+@dataclass(frozen=True, kw_only=True)
+class Sustained:
+    """Latency of one model run back to back for a while.
+
+    Attributes:
+        p50_ms: median over the runs.
+        p90_ms: 90th percentile over the runs.
+        mean_ms: mean over the runs.
+        runs: how many runs there were.
+        duration_s: how long they took together.
+    """
+
+    p50_ms: _Positive
+    p90_ms: _Positive
+    mean_ms: _Positive
+    runs: _Count
+    duration_s: _Positive
+
+
+@document
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Latency of one model over interleaved rounds.
+
+    Attributes:
+        id: the model's id.
+        min_ms: minimum over all rounds, the figure that everything else in the toolkit uses.
+        rounds_ms: minimum of each round, in the order of the rounds.
+        median_ms: median of the rounds' medians.
+        runs: timed runs in all rounds together.
+        sustained: the run back to back, None when it was not asked for.
+    """
+
+    id: str
+    min_ms: _Positive
+    rounds_ms: tuple[_Positive, ...]
+    median_ms: _Positive
+    runs: _Count
+    sustained: Sustained | None = None
+
+
+@document
+@dataclass(frozen=True, kw_only=True)
+class MeasurementRun:
+    """Latencies of several models that were measured together, and on what.
+
+    Attributes:
+        fingerprint: identifies the device.
+        measurements: one per model, in the order in which the models were given.
+        conditions: circumstances that do not identify the device.
+    """
+
+    fingerprint: Fingerprint
+    measurements: tuple[Measurement, ...]
+    conditions: Conditions = Conditions()
+
+
+class Device(Protocol):
+    """A target on which ONNX files are measured.
+
+    An implementation is a frozen dataclass whose fields are the options of the device's name.
+    """
+
+    @property
+    def name(self) -> str:
+        """The device as `nas.devices.parse_device` reads it, without options that have their default."""
+
+    @property
+    def slug(self) -> str:
+        """The name as a part of a file name."""
+
+    def fingerprint(self) -> Fingerprint:
+        """Return what identifies the device now.
+
+        Raises:
+            MachineError: the device cannot be reached.
+        """
+
+    def measure(
+        self,
+        models: Sequence[ModelFile],
+        *,
+        rounds: int = 12,
+        visit_ms: float = 10.0,
+        sustained_s: float = 0.0,
+        spread_s: float = 0.0,
+        seed: int = 0,
+        work_dir: Path,
+        progress: Progress = no_progress,
+    ) -> MeasurementRun:
+        """Measure models in interleaved rounds, each visiting every model once in shuffled order.
+
+        A measurement that was killed goes on where it stopped when it is asked for again with the same arguments; one
+        that is complete is returned as it is. To measure anew, give another folder.
+
+        Args:
+            models: the files, with unique ids; symbolic dimensions are 1.
+            rounds: how often each model is visited.
+            visit_ms: about how long a model runs back to back in a visit.
+            sustained_s: how long each model runs back to back after the rounds; 0 leaves that out.
+            spread_s: time over which the rounds are spread by pauses, if they take less.
+            seed: of the inputs' values and of the orders.
+            work_dir: folder of this one measurement; it is created when missing.
+            progress: called with visits, loads and the like that are done, and their total.
+
+        Raises:
+            InputError: a model cannot be used, or `work_dir` holds another measurement.
+            MachineError: the device failed.
+        """
+
+
+def spell(kind: str, device: Any) -> str:
+    """Return a device's name: its registered kind and those options (dataclass fields) that differ from the default."""
+    given = ((field.name, getattr(device, field.name), field.default) for field in dataclasses.fields(device))
+    options = [f"{name}={value}" for name, value, default in given if value != default]
+    return kind + (":" + ",".join(options) if options else "")
+
+
+def slug_of(name: str) -> str:
+    """Return a device's name with everything but letters and digits turned into hyphens."""
+    return re.sub("[^A-Za-z0-9]+", "-", name)

@@ -1,0 +1,148 @@
+"""True accuracy of subnets with inherited weights: batch norm recalibrated on a copy, then counted on a split."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from nas.data import ImageData, SplitName
+from nas.ledger import Ledger
+from nas.progress import Progress, no_progress
+from nas.sandwich import LARGEST, SMALLEST, Sandwich
+from nas.supernet import Network, Supernet, channels_last, extract, recalibrate
+from search_spaces import CheckError, Genomes, NetworkSpace, NetworkSpec
+
+BATCH_SIZE = 256
+CALIBRATION_IMAGES = 512
+_CALIBRATION_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracySummary:
+    """How good a supernet is at its ends and in between: mean search-validation accuracies in 0..1."""
+
+    largest: float
+    smallest: float
+    random: float
+    images: int
+
+
+class SubnetEvaluator:
+    """Evaluates genomes of one trained supernet on one data set; every true value goes into the ledger, once.
+
+    Args:
+        space: what the genomes mean.
+        supernet: trained weights; never changed.
+        supernet_hash: identifies the weights in the ledger.
+        data: supplies the calibration images (of the training split) and the split to count on.
+        ledger: where values are kept and looked up.
+    """
+
+    def __init__(
+        self, space: NetworkSpace, supernet: Supernet, supernet_hash: str, data: ImageData, ledger: Ledger
+    ) -> None:
+        self.space = space
+        self.supernet = supernet
+        self.supernet_hash = supernet_hash
+        self.data = data
+        self.ledger = ledger
+        self._calibration = _calibration_batches(data)
+
+    @property
+    def validation_images(self) -> int:
+        """How many images a validation accuracy is counted on."""
+        return len(self.data.split("validation").labels)
+
+    def ledger_name(self, split: SplitName) -> str:
+        """Return the evaluator's name in the ledger."""
+        return f"accuracy:{self.supernet_hash}:{split}:fp32"
+
+    def known(self) -> dict[tuple[int, ...], float]:
+        """Return every validation accuracy in the ledger, by genome."""
+        return self.ledger.values(self.ledger_name("validation"), self.space.hash)
+
+    def evaluate(self, genomes: Genomes, *, progress: Progress = no_progress) -> npt.NDArray[np.float64]:
+        """Return search-validation accuracy ``float64[n]`` in 0..1 for canonical genomes ``int16[n, n_genes]``.
+
+        Raises:
+            CheckError: a network's logits are not finite.
+        """
+        name, known = self.ledger_name("validation"), self.known()
+        images, labels = _as_tensors(self.data, "validation")
+        values: list[float] = []
+        for done, genome in enumerate(genomes, start=1):
+            genes = tuple(int(gene) for gene in genome)
+            if genes not in known:
+                network = self.calibrated(self.space.lower(genome))
+                known[genes] = accuracy(network, images, labels)
+                self.ledger.record(name, self.space.hash, genes, known[genes])
+            values.append(known[genes])
+            progress(done, len(genomes))
+        return np.array(values, dtype=np.float64)
+
+    def summary(self, *, progress: Progress = no_progress) -> AccuracySummary:
+        """Return mean search-validation accuracies of large, small and random subnets, every operator in turn."""
+        sandwich = Sandwich(self.space, seed=0)
+        steps = np.concatenate([sandwich.subnets(step) for step in range(sandwich.cycle)])
+        values = self.evaluate(steps, progress=progress).reshape(sandwich.cycle, -1)
+        return AccuracySummary(
+            largest=float(values[:, LARGEST].mean()),
+            smallest=float(values[:, SMALLEST].mean()),
+            random=float(values[:, SMALLEST + 1 :].mean()),
+            images=self.validation_images,
+        )
+
+    def calibrated(self, spec: NetworkSpec) -> Network:
+        """Return the extracted subnet with batch norm recalibrated for it."""
+        network = channels_last(extract(self.supernet, spec))
+        recalibrate(network, self._calibration, network)
+        return network
+
+    def calibrated_supernet(self, spec: NetworkSpec) -> Supernet:
+        """Return a copy of the supernet with batch norm recalibrated for one subnet, to compare outputs with."""
+        supernet = copy.deepcopy(self.supernet)
+        recalibrate(supernet, self._calibration, lambda images: supernet(images, spec))
+        return supernet
+
+
+def standard_error(accuracy: float, n_images: int) -> float:
+    """Return the binomial standard error of an accuracy in 0..1 counted on `n_images`."""
+    return math.sqrt(accuracy * (1.0 - accuracy) / n_images)
+
+
+@torch.inference_mode()
+def accuracy(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> float:
+    """Return the share of images ``float[n, c, h, w]`` classified as labelled; raises `CheckError` on NaN logits."""
+    correct = 0
+    for batch, target in zip(torch.split(images, BATCH_SIZE), torch.split(labels, BATCH_SIZE), strict=True):
+        logits = model(batch)
+        if not bool(torch.isfinite(logits).all()):
+            raise CheckError("a subnet's logits are not finite: the supernet's training has diverged; train it again")
+        correct += int((logits.argmax(dim=1) == target).sum())
+    return correct / len(images)
+
+
+def _as_tensors(data: ImageData, split: SplitName) -> tuple[Tensor, Tensor]:
+    part = data.split(split)
+    images = torch.from_numpy(data.normalise(part.images)).to(memory_format=torch.channels_last)
+    return images, torch.from_numpy(part.labels)
+
+
+def _calibration_batches(data: ImageData) -> list[Tensor]:
+    """Return normalised training images for batch norm: the same ones for every subnet, so that none is favoured."""
+    return list(_batches(data, np.random.default_rng(0)))
+
+
+def _batches(data: ImageData, rng: np.random.Generator) -> Iterator[Tensor]:
+    images = data.split("train").images
+    chosen = rng.permutation(len(images))[:CALIBRATION_IMAGES]
+    for start in range(0, len(chosen), _CALIBRATION_BATCH):
+        batch = data.normalise(images[chosen[start : start + _CALIBRATION_BATCH]])
+        yield torch.from_numpy(batch).to(memory_format=torch.channels_last)

@@ -1,0 +1,234 @@
+"""A chosen subnet as one ONNX file that needs nothing of ours: checked, compared, described."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from nas.block_cache import exporter_name
+from nas.devices import Device, ModelFile
+from nas.evaluate import SubnetEvaluator, standard_error
+from nas.files import make_folder, sha256_file, write_atomic
+from nas.front import Candidate
+from nas.measure import open_session
+from nas.onnx_export import export_network
+from search_spaces import Architecture, CheckError
+from search_spaces.documents import canonical_json, document, pretty_json
+
+PARITY_LIMIT = 1e-4
+_PARITY_IMAGES = 64
+MODEL_FILE, RECORD_FILE = "model.onnx", "export.json"
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedModel:
+    """What stands beside an exported file.
+
+    Attributes:
+        file: name of the model in the same folder.
+        sha256: of that file.
+        parity: largest absolute difference of logits between supernet, extracted network and ONNX file.
+        test_accuracy: of the ONNX file on the test split, in 0..1.
+        test_reads: how many networks of this supernet have been evaluated on the test split, this one included.
+        latency_ms: of the file itself, measured after the search chose it.
+        inside_budget: whether that is within the budget of the search.
+    """
+
+    CURRENT_VERSION: ClassVar[int] = 1
+
+    format_version: int
+    file: str
+    sha256: str
+    candidate: Candidate
+    space_hash: str
+    supernet_hash: str
+    device: str
+    budget_ms: float
+    parity: float
+    test_accuracy: float
+    test_standard_error: float
+    test_images: int
+    test_reads: int
+    latency_ms: float
+    inside_budget: bool
+
+
+def export_subnet(
+    evaluator: SubnetEvaluator,
+    candidate: Candidate,
+    *,
+    device: Device,
+    budget_ms: float,
+    directory: Path,
+    seed: int,
+) -> ExportedModel:
+    """Write a candidate as ``model.onnx`` with ``export.json`` beside it. This is what reads the test split.
+
+    Args:
+        evaluator: holds supernet, data and ledger.
+        candidate: what to export.
+        device: what to measure the file on.
+        budget_ms: of the search that found the candidate.
+        directory: where to write; made if missing.
+        seed: of the measurement.
+
+    Raises:
+        CheckError: outputs of supernet, extracted network and file differ by more than 1e-4, or the file does not
+            pass `onnx.checker`'s full check.
+        MachineError: the files cannot be written, or the device failed.
+    """
+    architecture = Architecture(space_hash=evaluator.space.hash, genes=candidate.genes)
+    spec = evaluator.space.lower(evaluator.space.genome(architecture))
+    network = evaluator.calibrated(spec)
+    model = export_network(network)
+    session = open_session(model.SerializeToString())
+    parity = _parity(evaluator, candidate, network, session)
+    test = evaluator.data.split("test")
+    test_accuracy = _onnx_accuracy(session, evaluator.data.normalise(test.images), test.labels)
+    name = evaluator.ledger_name("test")
+    evaluator.ledger.record(name, evaluator.space.hash, candidate.genes, test_accuracy, {"read_by": "export"})
+    make_folder(directory)
+    path = directory / MODEL_FILE
+    latency_ms = _measure(model, device, seed)
+    _describe(model, _metadata(evaluator, architecture, candidate, device, budget_ms, test_accuracy, latency_ms))
+    _check(model)
+    write_atomic(path, model.SerializeToString())
+    record = ExportedModel(
+        format_version=ExportedModel.CURRENT_VERSION,
+        file=MODEL_FILE,
+        sha256=sha256_file(path),
+        candidate=candidate,
+        space_hash=evaluator.space.hash,
+        supernet_hash=evaluator.supernet_hash,
+        device=device.name,
+        budget_ms=budget_ms,
+        parity=parity,
+        test_accuracy=test_accuracy,
+        test_standard_error=standard_error(test_accuracy, len(test.labels)),
+        test_images=len(test.labels),
+        test_reads=evaluator.ledger.count(name),
+        latency_ms=latency_ms,
+        inside_budget=latency_ms <= budget_ms,
+    )
+    write_atomic(directory / RECORD_FILE, pretty_json(record))
+    return record
+
+
+@torch.inference_mode()
+def _parity(evaluator: SubnetEvaluator, candidate: Candidate, network: torch.nn.Module, session: Any) -> float:
+    """Return the largest difference of logits on real images, or raise `CheckError`."""
+    spec = evaluator.space.lower(np.array(candidate.genes, dtype=np.int16))
+    images = evaluator.data.normalise(evaluator.data.split("validation").images[:_PARITY_IMAGES])
+    batch = torch.from_numpy(images)
+    of_supernet = evaluator.calibrated_supernet(spec)(batch, spec).numpy()
+    extracted = network(batch).numpy()
+    of_file = _onnx_logits(session, images)
+    parity = float(max(np.abs(of_supernet - extracted).max(), np.abs(extracted - of_file).max()))
+    if not parity <= PARITY_LIMIT:
+        raise CheckError(
+            f"network {candidate.id} was not exported: supernet, extracted network and ONNX file differ by "
+            f"{parity:.1e}, allowed is {PARITY_LIMIT:.0e}"
+        )
+    return parity
+
+
+def _onnx_logits(session: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the logits ``float32[n, classes]`` of a model for batches of one."""
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
+
+
+def _onnx_accuracy(session: Any, images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
+    return float(np.mean(_onnx_logits(session, images).argmax(axis=1) == labels))
+
+
+def _measure(model: onnx.ModelProto, device: Device, seed: int) -> float:
+    """Return the latency of the file itself: the search chose by measurements, so this one was not chosen by."""
+    with tempfile.TemporaryDirectory(prefix="nas-export-") as folder:
+        path = Path(folder) / MODEL_FILE
+        write_atomic(path, model.SerializeToString())
+        file = ModelFile(MODEL_FILE, path, sha256_file(path))
+        run = device.measure([file], spread_s=2.0, seed=seed, work_dir=Path(folder) / "measuring")
+    return run.measurements[0].min_ms
+
+
+def _check(model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise CheckError(f"the exported file fails onnx.checker: {str(error).splitlines()[0]}") from None
+
+
+def _metadata(
+    evaluator: SubnetEvaluator,
+    architecture: Architecture,
+    candidate: Candidate,
+    device: Device,
+    budget_ms: float,
+    test_accuracy: float,
+    latency_ms: float,
+) -> dict[str, str]:
+    """Return what the file says about itself, as JSON texts by key."""
+    data, space = evaluator.data, evaluator.space
+    fields: dict[str, object] = {
+        "architecture": {"id": architecture.id, "genes": space.decode(space.genome(architecture))},
+        "space": {"name": space.name, "hash": space.hash},
+        "accuracy": {"validation": candidate.validation_accuracy, "test": test_accuracy, "data": data.name},
+        "latency_ms": {
+            "predicted": candidate.predicted_latency_ms,
+            "measured": latency_ms,
+            "budget": budget_ms,
+            "statistic": "min",
+            "batch": 1,
+        },
+        "device": {"name": device.name, "fingerprint_hash": device.fingerprint().hash},
+        "cost": {"params": candidate.params, "macs": candidate.macs},
+        "preprocessing": {
+            "layout": "NCHW",
+            "colour": "grey" if data.channels == 1 else "RGB",
+            "size": [data.resolution, data.resolution],
+            "scale": 1 / 255,
+            "mean": list(data.mean),
+            "std": list(data.std),
+        },
+        "class_names": list(data.class_names),
+        "versions": {"paretonas": version("paretonas"), "exporter": exporter_name(), "torch": torch.__version__},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "licence": "made with paretonas (Apache-2.0); the weights come under the terms of the training data",
+    }
+    return {key: value if isinstance(value, str) else canonical_json(value) for key, value in fields.items()}
+
+
+def _describe(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
+    """Replace the model's own metadata by ours; the exporter's notes hold paths of this machine."""
+    model.producer_name = "paretonas"
+    model.producer_version = version("paretonas")
+    del model.metadata_props[:]
+    for key, value in sorted(metadata.items()):
+        model.metadata_props.add(key=f"paretonas.{key}", value=value)
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+
+
+def read_metadata(model: onnx.ModelProto) -> dict[str, Any]:
+    """Return the metadata of an exported model, parsed; keys without their prefix."""
+    result: dict[str, Any] = {}
+    for entry in model.metadata_props:
+        if entry.key.startswith("paretonas."):
+            plain = entry.value.startswith(("{", "["))
+            result[entry.key.removeprefix("paretonas.")] = json.loads(entry.value) if plain else entry.value
+    return result

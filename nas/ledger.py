@@ -1,0 +1,225 @@
+"""The ledger: every *true* evaluation, kept through Optuna in a SQLite file or in a database that workers share.
+
+One single-value study per evaluator. The genome is one JSON attribute of a trial instead of a parameter per gene,
+which would make a trial several times slower to write and to load. Predicted values never enter.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+
+from nas.ledger_storage import damaged, explained, open_storage, quiet_optuna
+from search_spaces.documents import canonical_json
+from search_spaces.errors import CheckError, InputError, unknown_name
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+Scalar = str | int | float | bool | None
+Detail = Scalar | Sequence[Scalar]
+"""What can be kept beside a value: JSON, of one level."""
+
+DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "latency": "minimize"}
+"""What is better, by the first part of an evaluator's name."""
+
+_MAX_NAME_LENGTH = 512  # of Optuna's column
+_GENES, _DETAILS, _SPACE = "genes", "details", "space"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One true evaluation.
+
+    Attributes:
+        genes: the canonical genome, as option indices.
+        value: accuracy in 0..1, or milliseconds, as the evaluator's name says.
+        details: what the evaluator kept beside the value.
+        number: position in the order of recording, per evaluator.
+    """
+
+    genes: tuple[int, ...]
+    value: float
+    details: Mapping[str, Detail]
+    number: int
+
+
+class Ledger:
+    """All true evaluations of a run, by evaluator.
+
+    An evaluator is named ``accuracy:<supernet hash>:<split>:<precision>`` or ``latency:<fingerprint hash>``; what
+    stands before the first colon tells whether more is better. A row is written as a whole or not at all, and is on
+    the disk when `record` returns. Nothing is created before the first record. Several processes can use one ledger.
+
+    Args:
+        path_or_url: a SQLite file, in a folder that exists, or the URL of a database (``postgresql://…``).
+    """
+
+    def __init__(self, path_or_url: Path | str) -> None:
+        is_url = isinstance(path_or_url, str) and "://" in path_or_url
+        self._place = path_or_url if is_url else Path(path_or_url)
+        self._name = re.sub(r"://.*@", "://***@", str(path_or_url))  # messages show no password
+        self._opened: RDBStorage | None = None
+        # Optuna's studies remember the rows they have read: kept open, they fetch only what is new.
+        self._studies: dict[str, Study] = {}
+
+    def record(
+        self,
+        evaluator: str,
+        space_hash: str,
+        genes: tuple[int, ...],
+        value: float,
+        details: Mapping[str, Detail] | None = None,
+    ) -> None:
+        """Append one true evaluation.
+
+        Args:
+            evaluator: the evaluator's full name.
+            space_hash: the space that gives the genes their meaning.
+            genes: the canonical genome, as option indices.
+            value: what was measured.
+            details: more about the measurement, such as the rounds that `value` is the minimum of.
+
+        Raises:
+            CheckError: the value or a detail is not finite, so that it is not a result.
+            InputError: the evaluator's name is not known, it holds rows of another space, or this is no ledger.
+            MachineError: the row could not be stored.
+        """
+        from optuna.trial import create_trial
+
+        given = {_GENES: [int(gene) for gene in genes]} | ({_DETAILS: dict(details)} if details else {})
+        try:
+            # Through JSON and back, so that this process reads what any other will.
+            attributes: dict[str, Any] = json.loads(canonical_json(given))
+        except ValueError:
+            raise CheckError(f"{evaluator} gave details that are not finite: {given}; nothing was recorded") from None
+        if not math.isfinite(value):
+            raise CheckError(f"{evaluator} gave {value}, which is no result: {given}; nothing was recorded")
+        with explained(self._name):
+            study = self._find(evaluator) or self._create(evaluator, space_hash)
+            self._refuse_other_space(study, space_hash)
+            study.add_trial(create_trial(value=float(value), user_attrs=attributes))
+
+    def rows(self, evaluator: str, space_hash: str) -> list[LedgerRow]:
+        """Return every complete row of an evaluator in the order of recording; none if it never recorded.
+
+        All rows are read at once, and a second call on the same ledger reads only what is new.
+
+        Raises:
+            InputError: the evaluator's name is not known, it holds rows of another space, or this is no ledger.
+            MachineError: the ledger cannot be read.
+        """
+        with explained(self._name):
+            study = self._find(evaluator)
+            if study is None:
+                return []
+            self._refuse_other_space(study, space_hash)
+            return [self._row(trial) for trial in self._complete_trials(study)]
+
+    def values(self, evaluator: str, space_hash: str) -> dict[tuple[int, ...], float]:
+        """Return the value of every genome that an evaluator recorded, the first one where it has several.
+
+        Raises:
+            InputError, MachineError: as `rows`.
+        """
+        first: dict[tuple[int, ...], float] = {}
+        for row in self.rows(evaluator, space_hash):
+            first.setdefault(row.genes, row.value)
+        return first
+
+    def count(self, evaluator: str) -> int:
+        """Return the number of complete rows of an evaluator, repeated genomes included.
+
+        Raises:
+            InputError, MachineError: as `rows`.
+        """
+        with explained(self._name):
+            study = self._find(evaluator)
+            return 0 if study is None else len(self._complete_trials(study))
+
+    def _find(self, evaluator: str) -> Study | None:
+        """Return the study of an evaluator, or None while nothing was recorded; creates nothing."""
+        _direction(evaluator)
+        if evaluator not in self._studies:
+            if isinstance(self._place, Path) and not self._place.exists():
+                return None
+            from optuna import load_study
+
+            storage = self._storage()
+            try:
+                study = load_study(study_name=evaluator, storage=storage)
+            except KeyError:
+                return None
+            if _SPACE not in study.user_attrs:
+                if study.get_trials(deepcopy=False):
+                    raise InputError(f"{self._name}: {evaluator} holds trials that this tool has not recorded")
+                # Its creator was killed between the two steps of `_create`, or is between them now.
+                return None
+            self._studies[evaluator] = study
+        return self._studies[evaluator]
+
+    def _create(self, evaluator: str, space_hash: str) -> Study:
+        from optuna import create_study, load_study
+        from optuna.exceptions import DuplicatedStudyError
+
+        storage = self._storage()
+        try:
+            with quiet_optuna():
+                study = create_study(study_name=evaluator, storage=storage, direction=_direction(evaluator))
+        except DuplicatedStudyError:
+            study = load_study(study_name=evaluator, storage=storage)
+        if _SPACE not in study.user_attrs:
+            study.set_user_attr(_SPACE, space_hash)
+        self._studies[evaluator] = study
+        return study
+
+    def _refuse_other_space(self, study: Study, space_hash: str) -> None:
+        stored = study.user_attrs[_SPACE]
+        if stored != space_hash:
+            raise InputError(
+                f"{self._name}: {study.study_name} holds evaluations of the space {stored}, not of {space_hash}; "
+                "genes of two spaces do not mix: use another run directory"
+            )
+
+    def _complete_trials(self, study: Study) -> list[FrozenTrial]:
+        from optuna.trial import TrialState
+
+        try:
+            return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        except (ValueError, LookupError) as error:  # what Optuna raises on columns that hold something else
+            raise damaged(self._name, error) from None
+
+    def _row(self, trial: FrozenTrial) -> LedgerRow:
+        genes, details = trial.user_attrs.get(_GENES), trial.user_attrs.get(_DETAILS, {})
+        value = math.nan if trial.value is None else trial.value
+        if not _are_genes(genes) or not isinstance(details, dict) or not math.isfinite(value):
+            raise InputError(f"{self._name}: trial {trial.number} is not a row that this tool has recorded")
+        return LedgerRow(genes=tuple(genes), value=value, details=details, number=trial.number)
+
+    def _storage(self) -> RDBStorage:
+        if self._opened is None:
+            try:
+                self._opened = open_storage(self._place)
+            except RuntimeError as error:  # tables of another major version of Optuna
+                raise damaged(self._name, error) from None
+        return self._opened
+
+
+def _direction(evaluator: str) -> Literal["maximize", "minimize"]:
+    kind = evaluator.partition(":")[0]
+    if kind not in DIRECTIONS:
+        raise unknown_name("kind of evaluator", kind, DIRECTIONS)
+    if len(evaluator) > _MAX_NAME_LENGTH:
+        raise InputError(f"an evaluator's name has at most {_MAX_NAME_LENGTH} characters, got {len(evaluator)}")
+    return DIRECTIONS[kind]
+
+
+def _are_genes(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(gene) is int for gene in value)

@@ -1,0 +1,121 @@
+"""Opening the ledger's database: refuses foreign and damaged files, and explains errors of drivers in one line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search_spaces.errors import InputError, MachineError
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+_LOCK_TIMEOUT_S = 60.0
+_OPEN_ATTEMPTS, _OPEN_PAUSE_S = 10, 0.1
+
+
+def open_storage(place: Path | str) -> RDBStorage:
+    """Open a SQLite file or the database of a URL, making Optuna's tables if it has none.
+
+    Raises:
+        sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError: it cannot be opened; see `explained`.
+    """
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+    from sqlalchemy.pool import NullPool
+
+    if isinstance(place, Path) and place.exists():
+        _check_is_ledger(place)
+    # Optuna takes a URL for a template.
+    url = "sqlite://" if isinstance(place, Path) else place.replace("{", "{{").replace("}", "}}")
+    # A connection per transaction: no handle stays open between calls, or crosses a fork.
+    options = {"poolclass": NullPool, "creator": lambda: _connect(place)} if isinstance(place, Path) else {}
+    for _ in range(_OPEN_ATTEMPTS - 1):
+        try:
+            return RDBStorage(url, engine_kwargs=dict(options))
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            # Optuna does not expect another process to make the same tables at the same moment.
+            if not re.search("already exists|unique", str(error.orig), re.IGNORECASE):
+                raise
+            time.sleep(_OPEN_PAUSE_S)
+    return RDBStorage(url, engine_kwargs=dict(options))
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turn errors of the database and of its driver into one line.
+
+    Args:
+        name: the ledger's file or URL as messages may show it, without a password.
+
+    Raises:
+        InputError: this is no ledger, or a damaged one, or its driver is not installed.
+        MachineError: the disk or the database server refuses.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+
+    try:
+        yield
+    except (ImportError, ArgumentError) as error:
+        raise InputError(
+            f"the ledger {name} cannot be reached: {_first_line(error.__cause__ or error)}; "
+            "a URL begins with its database, such as postgresql://, and needs a driver installed"
+        ) from None
+    except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
+        chain = list(_causes(error))
+        # SQLite reports missing tables as an operational error too; its other ones are of the disk or of locks.
+        foreign = getattr(chain[-1], "sqlite_errorname", "") == "SQLITE_ERROR"
+        if any(isinstance(cause, OperationalError | sqlite3.OperationalError) for cause in chain) and not foreign:
+            raise MachineError(f"cannot use the ledger {name}: {_first_line(chain[-1])}") from None
+        raise damaged(name, chain[-1]) from None
+
+
+def damaged(name: str, reason: BaseException) -> InputError:
+    """Build the error for a database that is not a ledger, or not a whole one."""
+    return InputError(
+        f"{name} is not a ledger of this tool, or is damaged ({_first_line(reason)}); move it away to begin a new one"
+    )
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keep Optuna from announcing a new study on standard error, and leave its logging as the user set it."""
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_is_ledger(file: Path) -> None:
+    """Raise `sqlite3.Error` unless a file is an undamaged SQLite database of Optuna, or an empty one."""
+    with closing(_connect(file)) as connection:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+            # Optuna would add its tables to any database, so look for the one it makes first.
+            connection.execute("SELECT study_id, study_name FROM studies LIMIT 0")
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(file, timeout=_LOCK_TIMEOUT_S)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    yield error
+    if error.__cause__ is not None:
+        yield from _causes(error.__cause__)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,92 @@
+"""From torch modules to ONNX: the one exporter of LUT blocks and final networks alike.
+
+Whatever makes the table's blocks must make the final network too: two exporters emit different operators for the same
+module, and the difference is larger than the table's error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+
+import onnx
+import torch
+from onnx.utils import Extractor
+from torch import Tensor, nn
+
+from nas.block_cache import OPSET
+from nas.stitch import INPUT, OUTPUT
+from nas.supernet import Network
+from search_spaces import BlockSpec, build_module
+
+
+def export_network(network: Network) -> onnx.ModelProto:
+    """Return a network as one ONNX model for batches of one image, input ``float[1, c, h, w]``, output logits."""
+    return _export(network, [network.spec.input_shape], [INPUT], [OUTPUT])
+
+
+def export_blocks(blocks: Sequence[BlockSpec], *, seed: int) -> list[onnx.ModelProto]:
+    """Return each block as an ONNX model of its own, with weights drawn from the seed.
+
+    The blocks are exported as one program from a tuple of inputs to a tuple of outputs, which is then split: an export
+    costs seconds per program, but a fraction of a second per block in it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        program = _Program([build_module(block) for block in blocks])
+    shapes = [(block.in_channels, block.resolution, block.resolution) for block in blocks]
+    inputs = [f"{INPUT}_{i}" for i in range(len(blocks))]
+    outputs = [f"{OUTPUT}_{i}" for i in range(len(blocks))]
+    extractor = Extractor(_export(program, shapes, inputs, outputs))
+    return [extractor.extract_model([i], [o]) for i, o in zip(inputs, outputs, strict=True)]
+
+
+class _Program(nn.Module):
+    """Independent blocks side by side."""
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(block(x) for block, x in zip(self.blocks, inputs, strict=True))
+
+
+def _export(
+    module: nn.Module, shapes: Sequence[tuple[int, ...]], inputs: list[str], outputs: list[str]
+) -> onnx.ModelProto:
+    # The exported wrapper itself must be in evaluation mode, or batch norm is exported with batch statistics.
+    module = module.cpu().eval()
+    examples = tuple(torch.zeros(1, *shape) for shape in shapes)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            examples,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence the exporter's warnings about its own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,187 @@
+"""What commands print: a table for people, or one JSON object whose keys carry units."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from nas import defaults
+from nas.bench import BenchReport
+from nas.evaluate import AccuracySummary
+from nas.export import ExportedModel
+from nas.front import Candidate, Front
+from nas.run import Run
+from predictors import LatencyError, LatencyTable
+
+
+def training(run: Run, summary: AccuracySummary, *, as_json: bool) -> None:
+    """Print where a supernet stands after training."""
+    if as_json:
+        _print_json({"run": str(run.path), "supernet": str(run.supernet_dir), "validation_accuracy": summary})
+        return
+    _say(f"Supernet of space {run.space.name} ({run.space.count():.1e} networks) trained on {run.settings.data}.")
+    _say(
+        f"Search-validation accuracy ({summary.images} images): largest {_percent(summary.largest)}, "
+        f"random {_percent(summary.random)}, smallest {_percent(summary.smallest)}."
+    )
+    _say("Next: nas build-lut --device cpu" + _run_option(run))
+
+
+def latency_table(run: Run, table: LatencyTable, path: Path, *, as_json: bool) -> None:
+    """Print what a latency table is worth."""
+    if as_json:
+        _print_json(
+            {
+                "file": str(path),
+                "device": table.device,
+                "blocks": len(table.blocks),
+                "calibration": table.calibration.model,
+                "error": table.error,
+                "plain_sum_error": table.plain_error,
+            }
+        )
+        return
+    _say(f"{len(table.blocks)} blocks measured on {table.device}: {path}")
+    calibration = f"{table.calibration.model}, fitted on {len(table.calibration_networks)} networks"
+    _table(
+        ["model", "MAPE", "within 5 %", "bias", "Spearman"],
+        [
+            _error_row("sum of blocks", table.plain_error),
+            _error_row(f"calibrated ({calibration})", table.error),
+        ],
+        title=f"Predicted against measured, {table.error.networks} other whole networks",
+    )
+    _say(f"Noise floor (the same networks measured twice in the same run): {table.error.noise_floor_percent:.2f} %")
+    _say("Next: nas search --budget-ms 50%" + _run_option(run))
+
+
+def front(run: Run, result: Front, *, as_json: bool) -> None:
+    """Print a validated front."""
+    if as_json:
+        _print_json({"file": str(run.front_path), "best": result.best.id} | dataclasses.asdict(result))
+        return
+    _candidates(result.candidates, best=result.best)
+    low, high = result.reachable_ms
+    _say(
+        f"Budget: {result.budget_ms:.3f} ms on {result.device}; the space reaches from {low:.3f} ms to {high:.3f} ms"
+        + ("." if result.budget_binds else ", so the budget does not bind.")
+    )
+    _say(f"{result.evaluations} networks evaluated on {result.validation_images} search-validation images.")
+    if result.dropped:
+        names = ", ".join(f"{candidate.id} ({candidate.measured_latency_ms:.3f} ms)" for candidate in result.dropped)
+        _say(f"Dropped, predicted inside the budget but measured outside: {names}")
+    if result.comparison is not None:
+        with_search, with_random = result.comparison.search_hypervolume, result.comparison.random_hypervolume
+        _say(
+            f"Hypervolume against random search with the same predictor, {result.comparison.evaluations} evaluations "
+            f"each, one seed: {with_search:.4g} against {with_random:.4g} ({with_search / with_random - 1:+.1%})."
+        )
+    _say("Next: nas export" + _run_option(run))
+
+
+def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
+    """Print what was exported and how it was checked."""
+    if as_json:
+        _print_json({"path": str(directory / record.file)} | dataclasses.asdict(record))
+        return
+    _say(
+        f"Exported {record.candidate.id}: supernet = extracted = ONNX within {record.parity:.1e} on real images; "
+        "onnx.checker's full check passed."
+    )
+    verdict = "inside" if record.inside_budget else "OUTSIDE"
+    _say(f"The file itself runs in {record.latency_ms:.3f} ms, {verdict} the budget of {record.budget_ms:.3f} ms.")
+    _say(
+        f"Test accuracy of the file: {_accuracy(record.test_accuracy, record.test_standard_error)} "
+        f"({record.test_images} images; networks tested so far: {record.test_reads})"
+    )
+    _say(str(directory / record.file))
+
+
+def bench(report: BenchReport, *, as_json: bool) -> None:
+    """Print measured files."""
+    if as_json:
+        _print_json(report.to_json())
+        return
+    _table(
+        ["file", "latency ms", "noise", "p50 ms", "p90 ms"],
+        [
+            [
+                row.file,
+                f"{row.latency_ms:.3f}",
+                f"{row.noise_percent:.1f} %",
+                f"{row.p50_ms:.3f}",
+                f"{row.p90_ms:.3f}",
+            ]
+            for row in report.rows
+        ],
+        title=f"{report.device}: minimum over interleaved rounds; percentiles of a sustained run",
+    )
+
+
+def _candidates(candidates: Sequence[Candidate], *, best: Candidate) -> None:
+    _table(
+        ["id", "val. accuracy", "predicted ms", "measured ms", "params", "MACs"],
+        [
+            [
+                candidate.id + (" *" if candidate == best else ""),
+                _accuracy(candidate.validation_accuracy, candidate.validation_standard_error),
+                f"{candidate.predicted_latency_ms:.3f}",
+                f"{candidate.measured_latency_ms:.3f}",
+                f"{candidate.params / 1e3:.0f} k",
+                f"{candidate.macs / 1e6:.2f} M",
+            ]
+            for candidate in candidates
+        ],
+        title="Validated front (* best)",
+    )
+
+
+def _error_row(name: str, error: LatencyError) -> list[str]:
+    return [
+        name,
+        f"{error.mape_percent:.2f} %",
+        f"{error.within_5_percent:.0f} %",
+        f"{error.bias_percent:+.2f} %",
+        f"{error.spearman:.4f}",
+    ]
+
+
+def _accuracy(value: float, standard_error: float) -> str:
+    return f"{100 * value:.1f} ± {100 * standard_error:.1f} %"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _run_option(run: Run) -> str:
+    return "" if run.path == defaults.RUN else f" --run {run.path}"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+def _print_json(value: dict[str, object]) -> None:
+    plain = {
+        key: dataclasses.asdict(item) if dataclasses.is_dataclass(item) and not isinstance(item, type) else item
+        for key, item in value.items()
+    }
+    typer.echo(json.dumps(plain, allow_nan=False))

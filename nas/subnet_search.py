@@ -1,0 +1,298 @@
+"""Searching a trained supernet inside a latency budget, and validating what was found."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.block_cache import BlockCache
+from nas.budget import Budget
+from nas.devices import Device
+from nas.engine import STRATEGIES, Problem, Strategy
+from nas.engine.predicted import best_rows
+from nas.evaluate import SubnetEvaluator, standard_error
+from nas.front import Candidate, Comparison, Front
+from nas.lut import measure_networks
+from nas.progress import Progress, no_progress
+from predictors import AdditiveCost, LatencyPredictor, RidgePredictor, structure_features
+from search_spaces import CheckError, Genomes, InputError
+
+Values = npt.NDArray[np.float64]
+
+FINALISTS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """How a search spends its true evaluations.
+
+    Attributes:
+        evaluations: true evaluations of each arm, the shared first sample included.
+        initial: size of the first sample, less what the ledger already holds inside the budget.
+        rounds: how often the predictor is fitted again and proposes; the rest of the evaluations is shared among them.
+        strategy: how candidates are proposed.
+        compare: a second strategy at equal cost, or None.
+        seed: of all draws.
+    """
+
+    evaluations: int = 96
+    initial: int = 36
+    rounds: int = 4
+    strategy: str = "nsga2"
+    compare: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.initial < 2 or self.evaluations < self.initial + self.rounds:
+            raise InputError(
+                f"{self.evaluations} evaluations are too few for a first sample of {self.initial} and "
+                f"{self.rounds} rounds; give at least {self.initial + self.rounds}"
+            )
+
+    def round_sizes(self, first_sample: int) -> list[int]:
+        """Return how many networks each round evaluates after a first sample of this size."""
+        left = self.evaluations - first_sample
+        return [left // self.rounds + (turn < left % self.rounds) for turn in range(self.rounds)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """What one strategy knows after a search: every row is a true evaluation inside the predicted budget.
+
+    Attributes:
+        genomes: ``int16[n, n_genes]``, what the ledger held first, then in the order of evaluation.
+        accuracy: on search-validation, ``float64[n]``.
+        latency_ms: predicted, ``float64[n]``.
+    """
+
+    genomes: Genomes
+    accuracy: Values
+    latency_ms: Values
+
+    @property
+    def objectives(self) -> Values:
+        """Error and latency, both minimised, ``float64[n, 2]``."""
+        return np.stack([1.0 - self.accuracy, self.latency_ms], axis=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOutcome:
+    """A finished search, before validation on the device.
+
+    Attributes:
+        found: the strategy's own rows.
+        compared: the other strategy's rows, or None.
+        evaluations: true evaluations that each arm added.
+    """
+
+    found: Arm
+    compared: Arm | None
+    evaluations: int
+
+
+def search_subnets(
+    evaluator: SubnetEvaluator,
+    latency: LatencyPredictor,
+    budget: Budget,
+    settings: SearchSettings,
+    *,
+    progress: Progress = no_progress,
+) -> SearchOutcome:
+    """Search the supernet for accurate networks inside the budget.
+
+    Networks that the ledger already holds cost nothing and teach the predictor. The same seed, table and ledger give
+    the same networks.
+
+    Args:
+        evaluator: gives true accuracy and holds the ledger.
+        latency: calibrated predictions.
+        budget: what predictions must keep.
+        settings: how to spend evaluations.
+        progress: told of true evaluations.
+    """
+    problem = _problem(latency, budget)
+    names = [settings.strategy, *([settings.compare] if settings.compare else [])]
+    features = structure_features(latency.space)
+    arms = [
+        _Recorder(STRATEGIES[name](problem, RidgePredictor(features), seed=settings.seed), latency) for name in names
+    ]
+    known = _known_rows(evaluator, problem)
+    for arm in arms:
+        arm.tell(*known)
+    wanted = max(0, min(settings.initial, settings.evaluations) - len(known[0]))
+    sizes = settings.round_sizes(wanted)
+    budgeted = wanted + sum(sizes) * len(arms)
+    done = 0
+
+    def evaluate(genomes: Genomes) -> Values:
+        return evaluator.evaluate(genomes, progress=lambda part, _: progress(done + part, budgeted))
+
+    progress(0, budgeted)
+    if wanted:
+        first = arms[0].strategy.ask(wanted)
+        accuracy = evaluate(first)
+        for arm in arms:
+            arm.tell(first, accuracy)
+        done += len(first)
+    for size in sizes:
+        for arm in arms:
+            genomes = arm.strategy.ask(size)
+            arm.tell(genomes, evaluate(genomes))
+            done += len(genomes)
+    added = len(arms[0].arm().genomes) - len(known[0])
+    return SearchOutcome(found=arms[0].arm(), compared=arms[1].arm() if len(arms) > 1 else None, evaluations=added)
+
+
+def validate_front(
+    outcome: SearchOutcome,
+    evaluator: SubnetEvaluator,
+    latency: LatencyPredictor,
+    budget: Budget,
+    settings: SearchSettings,
+    *,
+    device: Device,
+    cache: BlockCache,
+    progress: Progress = no_progress,
+) -> Front:
+    """Measure the finalists as whole networks and keep the non-dominated ones that are really inside the budget.
+
+    Raises:
+        CheckError: every finalist was measured outside the budget.
+        InputError, MachineError: as ``device.measure``.
+    """
+    finalists = _finalists(outcome.found)
+    genomes = outcome.found.genomes[finalists]
+    with tempfile.TemporaryDirectory(prefix="nas-search-") as folder:
+        measured = measure_networks(
+            cache, genomes, device, work_dir=Path(folder), seed=settings.seed, progress=progress
+        )
+    candidates = _candidates(
+        evaluator, genomes, outcome.found.accuracy[finalists], latency, [network.min_ms for network in measured]
+    )
+    inside = [candidate for candidate in candidates if candidate.measured_latency_ms <= budget.limit_ms]
+    if not inside:
+        fastest = min(candidate.measured_latency_ms for candidate in candidates)
+        raise CheckError(
+            f"all {len(candidates)} finalists were measured outside {budget.limit_ms:.3f} ms (fastest {fastest:.3f} ms)"
+            "; raise the budget, or build the table again if the machine has changed"
+        )
+    return Front(
+        format_version=Front.CURRENT_VERSION,
+        space_hash=latency.space.hash,
+        supernet_hash=evaluator.supernet_hash,
+        device=device.name,
+        fingerprint_hash=latency.table.fingerprint_hash,
+        budget_ms=budget.limit_ms,
+        reachable_ms=budget.reachable_ms,
+        budget_binds=budget.binds,
+        margin=budget.margin,
+        seed=settings.seed,
+        evaluations=outcome.evaluations,
+        validation_images=evaluator.validation_images,
+        candidates=tuple(_non_dominated(inside)),
+        dropped=tuple(candidate for candidate in candidates if candidate not in inside),
+        comparison=_comparison(outcome, budget),
+    )
+
+
+@dataclass(slots=True)
+class _Recorder:
+    """A strategy, and every true row it was told."""
+
+    strategy: Strategy
+    latency: LatencyPredictor
+    rows: list[tuple[Genomes, Values]] | None = None
+
+    def tell(self, genomes: Genomes, accuracy: Values) -> None:
+        if not len(genomes):
+            return
+        self.rows = [*(self.rows or []), (genomes, accuracy)]
+        self.strategy.tell(genomes, np.stack([1.0 - accuracy, self.latency.predict(genomes)], axis=1))
+
+    def arm(self) -> Arm:
+        genomes = np.concatenate([genomes for genomes, _ in self.rows or []])
+        accuracy = np.concatenate([accuracy for _, accuracy in self.rows or []])
+        return Arm(genomes=genomes, accuracy=accuracy, latency_ms=self.latency.predict(genomes))
+
+
+def _problem(latency: LatencyPredictor, budget: Budget) -> Problem:
+    limit_ms = budget.predicted_limit_ms
+    return Problem(
+        space=latency.space,
+        cheap=lambda genomes: latency.predict(genomes)[:, None],
+        violation=lambda genomes: latency.predict(genomes)[:, None] - limit_ms,
+        anchors=latency.cheapest()[1][None],
+    )
+
+
+def _known_rows(evaluator: SubnetEvaluator, problem: Problem) -> tuple[Genomes, Values]:
+    """Return what the ledger holds inside the budget."""
+    known = evaluator.known()
+    genomes = np.array(list(known), dtype=np.int16).reshape(-1, problem.space.n_genes)
+    inside = problem.feasible(genomes)
+    return genomes[inside], np.array(list(known.values()), dtype=np.float64)[inside]
+
+
+def _finalists(arm: Arm) -> list[int]:
+    """Return rows of the true front; where it is short, the next best ranks, in case some break the budget."""
+    return best_rows(arm.objectives, min(FINALISTS, len(arm.genomes)))
+
+
+def _candidates(
+    evaluator: SubnetEvaluator,
+    genomes: Genomes,
+    accuracy: Values,
+    latency: LatencyPredictor,
+    measured_ms: Sequence[float],
+) -> list[Candidate]:
+    """Return the finalists with all their figures, fastest first."""
+    space = latency.space
+    params = AdditiveCost.of(space, lambda block: block.params()).predict(genomes)
+    macs = AdditiveCost.of(space, lambda block: block.macs()).predict(genomes)
+    predicted = latency.predict(genomes)
+    candidates = [
+        Candidate(
+            id=space.architecture(genome).id,
+            genes=tuple(int(gene) for gene in genome),
+            validation_accuracy=float(accuracy[row]),
+            validation_standard_error=standard_error(float(accuracy[row]), evaluator.validation_images),
+            predicted_latency_ms=float(predicted[row]),
+            measured_latency_ms=measured_ms[row],
+            params=int(params[row]),
+            macs=int(macs[row]),
+        )
+        for row, genome in enumerate(genomes)
+    ]
+    return sorted(candidates, key=lambda candidate: candidate.measured_latency_ms)
+
+
+def _non_dominated(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Keep, of candidates that are sorted fastest first, each one that is more accurate than all before it."""
+    kept: list[Candidate] = []
+    for candidate in candidates:
+        if not kept or candidate.validation_accuracy > kept[-1].validation_accuracy:
+            kept.append(candidate)
+    return kept
+
+
+def _comparison(outcome: SearchOutcome, budget: Budget) -> Comparison | None:
+    """Return both arms' hypervolumes against the worst error that either has seen and the budget."""
+    if outcome.compared is None:
+        return None
+    from pymoo.indicators.hv import HV
+
+    both = np.concatenate([outcome.found.objectives, outcome.compared.objectives])
+    reference = np.array([both[:, 0].max(), min(budget.limit_ms, budget.reachable_ms[1])])
+    indicator = HV(ref_point=reference)
+    return Comparison(
+        evaluations=outcome.evaluations,
+        search_hypervolume=float(indicator(outcome.found.objectives)),
+        random_hypervolume=float(indicator(outcome.compared.objectives)),
+        reference_error=float(reference[0]),
+        reference_latency_ms=float(reference[1]),
+    )

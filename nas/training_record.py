@@ -1,0 +1,70 @@
+"""Settings of a training and the record of a finished one; loads no torch, so that commands can ask without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from nas.files import read_document
+from search_spaces.documents import document
+from search_spaces.errors import InputError, unknown_name
+
+Accelerator = Literal["auto", "cpu", "cuda"]
+
+
+def parse_accelerator(name: str) -> Accelerator:
+    """Return what to train on; raises `InputError` for an unknown name."""
+    for known in get_args(Accelerator):
+        if name == known:
+            accelerator: Accelerator = known
+            return accelerator
+    raise unknown_name("accelerator", name, get_args(Accelerator))
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """How a supernet is trained."""
+
+    steps: int = 170
+    batch_size: int = 128
+    random_subnets: int = 2
+    peak_learning_rate: float = 3e-3
+    warmup_steps: int = 20
+    weight_decay: float = 0.05
+    gradient_norm: float = 1.0
+    label_smoothing: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRecord:
+    """What stands beside trained weights: how they were made, and the hash that identifies them."""
+
+    CURRENT_VERSION: ClassVar[int] = 1
+
+    format_version: int
+    config: TrainingConfig
+    space_hash: str
+    data_hash: str
+    weights_sha256: str
+    final_loss: float
+    torch_version: str
+
+    @property
+    def supernet_hash(self) -> str:
+        """Short name of the weights in the ledger."""
+        return self.weights_sha256[:16]
+
+
+def find_record(directory: Path) -> TrainingRecord | None:
+    """Return the record of a finished training, or None; raises `InputError` if it cannot be read."""
+    path = directory / "training.json"
+    return read_document(path, TrainingRecord) if path.exists() else None
