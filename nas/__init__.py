@@ -23,21 +23,14 @@ if TYPE_CHECKING:
     from nas.supernet import Network, Supernet, extract
     from nas.training import load_supernet, train_supernet
     from nas.training_record import TrainingConfig
-    from predictors import AccuracyPredictor, AdditiveCost, LatencyPredictor, LatencyTable, RidgePredictor
-    from search_spaces import (
-        Architecture,
-        BlockSpec,
-        CheckError,
-        Gene,
-        InputError,
-        Layout,
-        MachineError,
-        NetworkSpace,
-        NetworkSpec,
-        SearchSpace,
-        ToolError,
-        find_space,
-    )
+    from predictors.accuracy import AccuracyPredictor, RidgePredictor
+    from predictors.additive import AdditiveCost
+    from predictors.latency import LatencyPredictor, LatencyTable
+    from search_spaces.catalogue import find_space
+    from search_spaces.errors import CheckError, InputError, MachineError, ToolError
+    from search_spaces.language import Layout, NetworkSpace
+    from search_spaces.space import Architecture, Gene, SearchSpace
+    from search_spaces.spec import BlockSpec, NetworkSpec
 
 _HOMES = {
     "nas.bench": ("bench_files",),
@@ -54,21 +47,14 @@ _HOMES = {
     "nas.supernet": ("Network", "Supernet", "extract"),
     "nas.training": ("load_supernet", "train_supernet"),
     "nas.training_record": ("TrainingConfig",),
-    "predictors": ("AccuracyPredictor", "AdditiveCost", "LatencyPredictor", "LatencyTable", "RidgePredictor"),
-    "search_spaces": (
-        "Architecture",
-        "BlockSpec",
-        "CheckError",
-        "Gene",
-        "InputError",
-        "Layout",
-        "MachineError",
-        "NetworkSpace",
-        "NetworkSpec",
-        "SearchSpace",
-        "ToolError",
-        "find_space",
-    ),
+    "predictors.accuracy": ("AccuracyPredictor", "RidgePredictor"),
+    "predictors.additive": ("AdditiveCost",),
+    "predictors.latency": ("LatencyPredictor", "LatencyTable"),
+    "search_spaces.catalogue": ("find_space",),
+    "search_spaces.errors": ("CheckError", "InputError", "MachineError", "ToolError"),
+    "search_spaces.language": ("Layout", "NetworkSpace"),
+    "search_spaces.space": ("Architecture", "Gene", "SearchSpace"),
+    "search_spaces.spec": ("BlockSpec", "NetworkSpec"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

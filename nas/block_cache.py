@@ -11,8 +11,10 @@ import onnx
 from nas.files import write_atomic
 from nas.progress import Progress, no_progress
 from nas.stitch import stitch
-from search_spaces import BlockSpec, Genomes, NetworkSpace, block_key
 from search_spaces.documents import content_hash
+from search_spaces.language import NetworkSpace
+from search_spaces.space import Genomes
+from search_spaces.spec import BlockSpec, block_key
 
 OPSET = 18
 _WEIGHT_SEED = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from predictors import LatencyPredictor
-from search_spaces import InputError
+from predictors.latency import LatencyPredictor
+from search_spaces.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,7 +130,7 @@ def search(
     from nas.devices import parse_device
     from nas.files import write_atomic
     from nas.run import Run
-    from predictors import LatencyPredictor
+    from predictors.latency import LatencyPredictor
     from search_spaces.documents import pretty_json
 
     target = parse_device(device)

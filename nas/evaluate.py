@@ -17,7 +17,10 @@ from nas.ledger import Ledger
 from nas.progress import Progress, no_progress
 from nas.sandwich import LARGEST, SMALLEST, Sandwich
 from nas.supernet import Network, Supernet, channels_last, extract, recalibrate
-from search_spaces import CheckError, Genomes, NetworkSpace, NetworkSpec
+from search_spaces.errors import CheckError
+from search_spaces.language import NetworkSpace
+from search_spaces.space import Genomes
+from search_spaces.spec import NetworkSpec
 
 BATCH_SIZE = 256
 CALIBRATION_IMAGES = 512

@@ -22,8 +22,9 @@ from nas.files import make_folder, sha256_file, write_atomic
 from nas.front import Candidate
 from nas.measure import open_session
 from nas.onnx_export import export_network
-from search_spaces import Architecture, CheckError
 from search_spaces.documents import canonical_json, document, pretty_json
+from search_spaces.errors import CheckError
+from search_spaces.space import Architecture
 
 PARITY_LIMIT = 1e-4
 _PARITY_IMAGES = 64

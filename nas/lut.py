@@ -24,18 +24,13 @@ from nas.devices import Device, Measurement, ModelFile
 from nas.files import sha256_file, write_atomic
 from nas.progress import Progress, no_progress
 from nas.stitch import pointwise, stitch
-from predictors import (
-    AdditiveCost,
-    BlockLatency,
-    LatencyError,
-    LatencyTable,
-    MeasuredNetwork,
-    calibrate,
-    latency_error,
-)
-from predictors.latency import block_values, calibrated_cost
-from search_spaces import BlockSpec, Genomes, NetworkSpace, block_key
+from predictors.additive import AdditiveCost
+from predictors.latency import BlockLatency, LatencyTable, MeasuredNetwork, block_values, calibrate, calibrated_cost
+from predictors.quality import LatencyError, latency_error
 from search_spaces.blocks import HeadSpec, StemSpec
+from search_spaces.language import NetworkSpace
+from search_spaces.space import Genomes
+from search_spaces.spec import BlockSpec, block_key
 
 STATISTIC: Literal["min"] = "min"
 ROUNDS = 12

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from nas.block_cache import OPSET
 from nas.stitch import INPUT, OUTPUT
 from nas.supernet import Network
-from search_spaces import BlockSpec, build_module
+from search_spaces.blocks import build_module
+from search_spaces.spec import BlockSpec
 
 
 def export_network(network: Network) -> onnx.ModelProto:

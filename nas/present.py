@@ -15,7 +15,8 @@ from nas.evaluate import AccuracySummary
 from nas.export import ExportedModel
 from nas.front import Candidate, Front
 from nas.run import Run
-from predictors import LatencyError, LatencyTable
+from predictors.latency import LatencyTable
+from predictors.quality import LatencyError
 
 
 def training(run: Run, summary: AccuracySummary, *, as_json: bool) -> None:

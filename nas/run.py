@@ -15,9 +15,11 @@ from nas.files import exclusive_lock, make_folder, read_document, write_atomic
 from nas.front import Front
 from nas.ledger import Ledger
 from nas.training_record import find_record
-from predictors import LatencyTable
-from search_spaces import InputError, NetworkSpace, find_space
+from predictors.latency import LatencyTable
+from search_spaces.catalogue import find_space
 from search_spaces.documents import canonical_json, decode, document, pretty_json
+from search_spaces.errors import InputError
+from search_spaces.language import NetworkSpace
 
 if TYPE_CHECKING:
     from nas.evaluate import SubnetEvaluator

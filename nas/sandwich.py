@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from search_spaces import Genomes, SearchSpace
+from search_spaces.space import Genomes, SearchSpace
 
 LARGEST, SMALLEST = 0, 1
 """Rows of the largest and smallest sizes in what `Sandwich.subnets` returns; the rows after them are random."""

@@ -19,8 +19,11 @@ from nas.evaluate import SubnetEvaluator, standard_error
 from nas.front import Candidate, Comparison, Front
 from nas.lut import measure_networks
 from nas.progress import Progress, no_progress
-from predictors import AdditiveCost, LatencyPredictor, RidgePredictor, structure_features
-from search_spaces import CheckError, Genomes, InputError
+from predictors.accuracy import RidgePredictor, structure_features
+from predictors.additive import AdditiveCost
+from predictors.latency import LatencyPredictor
+from search_spaces.errors import CheckError, InputError
+from search_spaces.space import Genomes
 
 Values = npt.NDArray[np.float64]
 

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from search_spaces import NetworkSpace, NetworkSpec, build_module, largest_spec
+from search_spaces.blocks import build_module
 from search_spaces.blocks.layers import copy_slices
+from search_spaces.language import NetworkSpace
+from search_spaces.spec import NetworkSpec, largest_spec
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -22,8 +22,9 @@ from nas.progress import Progress, no_progress
 from nas.sandwich import LARGEST, Sandwich
 from nas.supernet import Supernet, channels_last
 from nas.training_record import Accelerator, TrainingConfig, TrainingRecord, find_record
-from search_spaces import CheckError, InputError, NetworkSpace
 from search_spaces.documents import pretty_json
+from search_spaces.errors import CheckError, InputError
+from search_spaces.language import NetworkSpace
 
 _CHECKPOINT_EVERY = 20  # steps; about ten seconds of work on two cores
 

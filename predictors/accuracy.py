@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from predictors.additive import AdditiveCost
-from search_spaces import Genomes, NetworkSpace
+from search_spaces.language import NetworkSpace
+from search_spaces.space import Genomes
 
 Values = npt.NDArray[np.float64]
 Features = Callable[[Genomes], npt.NDArray[np.float32]]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces import BlockSpec, Genomes, NetworkSpace
-from search_spaces.language import ABSENT, UNREACHABLE
+from search_spaces.language import ABSENT, UNREACHABLE, NetworkSpace
+from search_spaces.space import Genomes
+from search_spaces.spec import BlockSpec
 
 Values = npt.NDArray[np.float64]
 _Factor = tuple[tuple[int, ...], Values]

@@ -11,8 +11,12 @@ import numpy.typing as npt
 
 from predictors.additive import AdditiveCost
 from predictors.quality import LatencyError, mape_percent
-from search_spaces import FAMILIES, Genomes, InputError, NetworkSpace, block_key
+from search_spaces.blocks import FAMILIES
 from search_spaces.documents import document
+from search_spaces.errors import InputError
+from search_spaces.language import NetworkSpace
+from search_spaces.space import Genomes
+from search_spaces.spec import block_key
 
 Values = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]

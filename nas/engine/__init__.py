@@ -7,7 +7,7 @@ from collections.abc import Callable
 from nas.engine.nsga2 import predicted_nsga2
 from nas.engine.problem import Archive, Problem, Strategy, feasible_pool
 from nas.engine.random import random_search
-from predictors import AccuracyPredictor
+from predictors.accuracy import AccuracyPredictor
 
 StrategyFactory = Callable[..., Strategy]
 """Called as ``factory(problem, predictor, seed=seed)``."""

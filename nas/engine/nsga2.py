@@ -15,8 +15,8 @@ from pymoo.optimize import minimize
 
 from nas.engine.predicted import PredictedSearch, Score, best_rows
 from nas.engine.problem import Archive, Problem, feasible_pool
-from predictors import AccuracyPredictor
-from search_spaces import Genomes, SearchSpace
+from predictors.accuracy import AccuracyPredictor
+from search_spaces.space import Genomes, SearchSpace
 
 POPULATION = 100
 GENERATIONS = 40

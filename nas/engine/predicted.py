@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from nas.engine.problem import Archive, Problem, Values, feasible_pool
-from predictors import AccuracyPredictor
-from search_spaces import Genomes
+from predictors.accuracy import AccuracyPredictor
+from search_spaces.space import Genomes
 
 Score = Callable[[Genomes], Values]
 Proposer = Callable[[Problem, Score, Archive, np.random.Generator], Genomes]

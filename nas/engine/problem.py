@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces import Genomes, SearchSpace
+from search_spaces.space import Genomes, SearchSpace
 
 Values = npt.NDArray[np.float64]
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from nas.engine.predicted import PredictedSearch, Score
 from nas.engine.problem import Archive, Problem, feasible_pool
-from predictors import AccuracyPredictor
-from search_spaces import Genomes
+from predictors.accuracy import AccuracyPredictor
+from search_spaces.space import Genomes
 
 # As many candidates as the evolutionary proposer scores, so that only the way they are found differs.
 _POOL = 4000
