@@ -64,12 +64,13 @@ def train(
     from nas.training import train_supernet
 
     with opened.lock():
-        images = opened.load_data()
+        with progress_bar("reading images", quiet=as_json) as progress:
+            images = opened.load_data(progress)
         with progress_bar("training", quiet=as_json) as progress:
             train_supernet(
                 opened.space, images, config, directory=opened.supernet_dir, accelerator=target, progress=progress
             )
-        evaluator = opened.evaluator()
+        evaluator = opened.evaluator(images)
         with progress_bar("evaluating", quiet=as_json) as progress:
             summary = evaluator.summary(progress=progress)
     present.training(opened, summary, as_json=as_json)

@@ -111,13 +111,13 @@ def bench(report: BenchReport, *, as_json: bool) -> None:
         ["file", "latency ms", "noise", "p50 ms", "p90 ms"],
         [
             [
-                row.file,
+                name,
                 f"{row.latency_ms:.3f}",
                 f"{row.noise_percent:.1f} %",
                 f"{row.p50_ms:.3f}",
                 f"{row.p90_ms:.3f}",
             ]
-            for row in report.rows
+            for name, row in zip(_short_names([row.file for row in report.rows]), report.rows, strict=True)
         ],
         title=f"{report.device}: minimum over interleaved rounds; percentiles of a sustained run",
     )
@@ -139,6 +139,12 @@ def _candidates(candidates: Sequence[Candidate], *, best: Candidate) -> None:
         ],
         title="Validated front (* best)",
     )
+
+
+def _short_names(files: Sequence[str]) -> list[str]:
+    """Return file names without their folders where that tells them apart."""
+    names = [Path(file).name for file in files]
+    return names if len(set(names)) == len(set(files)) else list(files)
 
 
 def _error_row(name: str, error: LatencyError) -> list[str]:

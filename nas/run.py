@@ -14,6 +14,7 @@ from nas.devices import Device, Fingerprint
 from nas.files import exclusive_lock, make_folder, read_document, write_atomic
 from nas.front import Front
 from nas.ledger import Ledger
+from nas.progress import Progress, no_progress
 from nas.training_record import find_record
 from predictors.latency import LatencyTable
 from search_spaces.catalogue import find_space
@@ -91,9 +92,10 @@ class Run:
         """Hold the run for this process alone; raises `InputError` naming the process that has it."""
         return exclusive_lock(self.path / ".lock")
 
-    def load_data(self) -> ImageData:
+    def load_data(self, progress: Progress = no_progress) -> ImageData:
         """Read the run's images, split as in every other command of the run."""
-        images = load_data(self.settings.data, resolution=find_space(self.settings.space).resolution, seed=SPLIT_SEED)
+        resolution = find_space(self.settings.space).resolution
+        images = load_data(self.settings.data, resolution=resolution, seed=SPLIT_SEED, progress=progress)
         if (images.channels, images.class_names) != (self.settings.channels, self.settings.class_names):
             raise InputError(f"{self.settings.data} has changed its channels or classes since {self.path} was made")
         return images
@@ -103,13 +105,13 @@ class Run:
         if find_record(self.supernet_dir) is None:
             raise InputError(f"{self.path} has no trained supernet; run `nas train` first")
 
-    def evaluator(self) -> SubnetEvaluator:
-        """Load supernet and images and return what evaluates subnets; loads torch."""
+    def evaluator(self, data: ImageData | None = None) -> SubnetEvaluator:
+        """Return what evaluates the run's subnets; loads torch, the supernet, and the images if they are not given."""
         from nas.evaluate import SubnetEvaluator
         from nas.training import load_supernet
 
         supernet, record = load_supernet(self.space, self.supernet_dir)
-        data = self.load_data()
+        data = data or self.load_data()
         if data.content_hash != record.data_hash:
             raise InputError(
                 f"the images of {data.name} have changed since the supernet was trained; use another --run"

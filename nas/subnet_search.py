@@ -174,6 +174,9 @@ def validate_front(
         measured = measure_networks(
             cache, genomes, device, work_dir=Path(folder), seed=settings.seed, progress=progress
         )
+    for genome, network in zip(genomes, measured, strict=True):
+        genes = tuple(int(gene) for gene in genome)
+        evaluator.ledger.record(f"latency:{latency.table.fingerprint_hash}", latency.space.hash, genes, network.min_ms)
     candidates = _candidates(
         evaluator, genomes, outcome.found.accuracy[finalists], latency, [network.min_ms for network in measured]
     )

@@ -191,7 +191,7 @@ class _State:
         if not self.path.exists():
             return 0
         try:
-            content = torch.load(self.path, weights_only=True)
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
             identity, step = content["identity"], int(content["step"])
         except Exception as error:  # noqa: BLE001 - torch documents no error type for damaged files
             raise InputError(f"{self.path} is not a readable checkpoint ({type(error).__name__}); delete it") from None
