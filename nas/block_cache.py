@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 
 from nas.files import write_atomic
+from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from nas.stitch import stitch
 from search_spaces.documents import content_hash
@@ -16,16 +16,10 @@ from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import BlockSpec, block_key
 
-OPSET = 18
 _WEIGHT_SEED = 0
 # One program may hold many blocks (exporting costs seconds per program, a fraction of a second per block), but a
 # killed export loses its program.
 _BLOCKS_PER_PROGRAM = 60
-
-
-def exporter_name() -> str:
-    """Return exporter, versions and opset: part of the identity of everything exported."""
-    return f"torch.onnx dynamo, torch {version('torch')}, onnxscript {version('onnxscript')}, opset {OPSET}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from nas.block_cache import exporter_name
 from nas.devices import Device, ModelFile
 from nas.evaluate import SubnetEvaluator, standard_error
 from nas.files import make_folder, sha256_file, write_atomic
 from nas.front import Candidate
 from nas.measure import open_session
 from nas.onnx_export import export_network
+from nas.onnx_format import exporter_name
 from search_spaces.documents import canonical_json, document, pretty_json
 from search_spaces.errors import CheckError
 from search_spaces.space import Architecture

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from nas.block_cache import BlockCache, exporter_name
+from nas.block_cache import BlockCache
 from nas.devices import Device, Measurement, ModelFile
 from nas.files import sha256_file, write_atomic
+from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from nas.stitch import pointwise, stitch
 from predictors.additive import AdditiveCost

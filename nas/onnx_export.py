@@ -16,8 +16,7 @@ import torch
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
-from nas.block_cache import OPSET
-from nas.stitch import INPUT, OUTPUT
+from nas.onnx_format import INPUT, OPSET, OUTPUT
 from nas.supernet import Network
 from search_spaces.blocks import build_module
 from search_spaces.spec import BlockSpec

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
-INPUT, OUTPUT = "input", "output"
+from nas.onnx_format import INPUT, OUTPUT
 
 
 def stitch(parts: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
