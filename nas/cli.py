@@ -198,8 +198,12 @@ def export(
 @app.command()
 def bench(
     *,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ONNX files, also foreign ones.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="ONNX files, also foreign ones; none means all exports of the run."),
+    ] = None,
     device: DeviceOption = defaults.DEVICE,
+    run: RunOption = defaults.RUN,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -207,8 +211,11 @@ def bench(
     from nas import present
     from nas.bench import bench_files
     from nas.devices import parse_device
+    from nas.run import Run
 
     target = parse_device(device)
+    if not files:
+        files = Run.existing(run, first="nas train").exported_models()
     with progress_bar("measuring", quiet=as_json) as progress:
         report = bench_files(files, device=target, seed=seed, progress=progress)
     present.bench(report, as_json=as_json)

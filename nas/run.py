@@ -162,6 +162,13 @@ class Run:
         """Read the last search's front; raises `InputError` naming the command that makes it."""
         return read_document(self.front_path, Front, next_step="run `nas search --budget-ms X` first")
 
+    def exported_models(self) -> list[Path]:
+        """Return the model files of all exports; raises `InputError` naming the command that makes one."""
+        models = sorted(self.path.glob("exports/*/model.onnx"))
+        if not models:
+            raise InputError(f"{self.path} has no exported network; run `nas export` first, or name ONNX files")
+        return models
+
     def export_dir(self, architecture_id: str) -> Path:
         """Return the folder of one exported network."""
         return self.path / "exports" / architecture_id

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from nas.data.images import Pixels
 
@@ -23,11 +22,21 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")
 
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture upright, by its EXIF orientation."""
+
 UNREADABLE = (
     OSError,
     SyntaxError,
     ValueError,
-    struct.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
@@ -69,8 +78,8 @@ def decode_square(content: bytes, *, resolution: int, channels: int) -> Pixels:
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         # JPEG can decode at a half, a quarter or an eighth of its size; a factor of 2 is left to the averaging.
         image.draft(None, (2 * resolution, 2 * resolution))
-        upright = ImageOps.exif_transpose(image)
-    flat = _flat(upright, mode="L" if channels == 1 else "RGB")
+        image.load()
+        flat = _flat(_upright(image), mode="L" if channels == 1 else "RGB")
     square = ImageOps.fit(flat, (resolution, resolution), method=Image.Resampling.BILINEAR)
     return np.asarray(square).reshape(resolution, resolution, channels)
 
@@ -82,6 +91,16 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return an image as it is to be looked at.
+
+    Pillow's `exif_transpose` would also write the remaining EXIF data anew, which fails in many ways where they are
+    odd; nobody reads them here.
+    """
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _flat(image: Image.Image, *, mode: str) -> Image.Image:
