@@ -180,15 +180,17 @@ def export(
     opened.require_supernet()
     front = opened.front()
     candidate = front.pick(pick)
+    target = parse_device(front.device)
+    opened.require_this_machine(target, opened.latency_table(target))
     from nas.export import export_subnet
 
     with opened.lock(), progress_bar("exporting", quiet=as_json):
         directory = opened.export_dir(candidate.id)
         exported = export_subnet(
             opened.evaluator(),
+            front,
             candidate,
-            device=parse_device(front.device),
-            budget_ms=front.budget_ms,
+            device=target,
             directory=directory,
             seed=seed,
         )

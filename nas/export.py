@@ -18,12 +18,12 @@ import torch
 from nas.devices import Device, ModelFile
 from nas.evaluate import SubnetEvaluator, standard_error
 from nas.files import make_folder, sha256_file, write_atomic
-from nas.front import Candidate
+from nas.front import Candidate, Front
 from nas.measure import open_session
 from nas.onnx_export import export_network
 from nas.onnx_format import exporter_name
 from search_spaces.documents import canonical_json, document, pretty_json
-from search_spaces.errors import CheckError
+from search_spaces.errors import CheckError, InputError
 from search_spaces.space import Architecture
 
 PARITY_LIMIT = 1e-4
@@ -67,10 +67,10 @@ class ExportedModel:
 
 def export_subnet(
     evaluator: SubnetEvaluator,
+    front: Front,
     candidate: Candidate,
     *,
     device: Device,
-    budget_ms: float,
     directory: Path,
     seed: int,
 ) -> ExportedModel:
@@ -78,18 +78,24 @@ def export_subnet(
 
     Args:
         evaluator: holds supernet, data and ledger.
+        front: of the search that found the candidate.
         candidate: what to export.
         device: what to measure the file on.
-        budget_ms: of the search that found the candidate.
         directory: where to write; made if missing.
         seed: of the measurement.
 
     Raises:
+        InputError: the front was found with other weights.
         CheckError: outputs of supernet, extracted network and file differ by more than 1e-4, or the file does not
             pass `onnx.checker`'s full check.
         MachineError: the files cannot be written, or the device failed.
     """
-    architecture = Architecture(space_hash=evaluator.space.hash, genes=candidate.genes)
+    if front.supernet_hash != evaluator.supernet_hash:
+        raise InputError(
+            f"the front was found with supernet {front.supernet_hash}, this run's is {evaluator.supernet_hash}; "
+            "run `nas search` again"
+        )
+    architecture = Architecture(space_hash=front.space_hash, genes=candidate.genes)
     spec = evaluator.space.lower(evaluator.space.genome(architecture))
     network = evaluator.calibrated(spec)
     model = export_network(network)
@@ -102,7 +108,7 @@ def export_subnet(
     make_folder(directory)
     path = directory / MODEL_FILE
     latency_ms = _measure(model, device, seed)
-    _describe(model, _metadata(evaluator, architecture, candidate, device, budget_ms, test_accuracy, latency_ms))
+    _describe(model, _metadata(evaluator, architecture, front, candidate, test_accuracy, latency_ms))
     _check(model)
     write_atomic(path, model.SerializeToString())
     record = ExportedModel(
@@ -113,14 +119,14 @@ def export_subnet(
         space_hash=evaluator.space.hash,
         supernet_hash=evaluator.supernet_hash,
         device=device.name,
-        budget_ms=budget_ms,
+        budget_ms=front.budget_ms,
         parity=parity,
         test_accuracy=test_accuracy,
         test_standard_error=standard_error(test_accuracy, len(test.labels)),
         test_images=len(test.labels),
         test_reads=evaluator.ledger.count(name),
         latency_ms=latency_ms,
-        inside_budget=latency_ms <= budget_ms,
+        inside_budget=latency_ms <= front.budget_ms,
     )
     write_atomic(directory / RECORD_FILE, pretty_json(record))
     return record
@@ -174,9 +180,8 @@ def _check(model: onnx.ModelProto) -> None:
 def _metadata(
     evaluator: SubnetEvaluator,
     architecture: Architecture,
+    front: Front,
     candidate: Candidate,
-    device: Device,
-    budget_ms: float,
     test_accuracy: float,
     latency_ms: float,
 ) -> dict[str, str]:
@@ -189,11 +194,11 @@ def _metadata(
         "latency_ms": {
             "predicted": candidate.predicted_latency_ms,
             "measured": latency_ms,
-            "budget": budget_ms,
+            "budget": front.budget_ms,
             "statistic": "min",
             "batch": 1,
         },
-        "device": {"name": device.name, "fingerprint_hash": device.fingerprint().hash},
+        "device": {"name": front.device, "fingerprint_hash": front.fingerprint_hash},
         "cost": {"params": candidate.params, "macs": candidate.macs},
         "preprocessing": {
             "layout": "NCHW",

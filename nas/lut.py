@@ -21,7 +21,7 @@ import onnx
 
 from nas.block_cache import BlockCache
 from nas.devices import Device, Measurement, ModelFile
-from nas.files import sha256_file, write_atomic
+from nas.files import make_folder, sha256_file, write_atomic
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from nas.stitch import pointwise, stitch
@@ -29,6 +29,7 @@ from predictors.additive import AdditiveCost
 from predictors.latency import BlockLatency, LatencyTable, MeasuredNetwork, block_values, calibrate, calibrated_cost
 from predictors.quality import LatencyError, latency_error
 from search_spaces.blocks import HeadSpec, StemSpec
+from search_spaces.documents import content_hash
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import BlockSpec, block_key
@@ -77,7 +78,9 @@ def build_lut(
     calibration = calibration_sample(space, np.random.default_rng([seed, 0]))
     held_out = held_out_sample(space, np.random.default_rng([seed, 1]), exclude=calibration)
     networks = np.concatenate([calibration, held_out])
-    work_dir.mkdir(parents=True, exist_ok=True)
+    # What is left of a killed build is only good for the same build: same files, same protocol.
+    work_dir = work_dir / content_hash([space.hash, exporter_name(), seed, ROUNDS, VISIT_MS], 8)
+    make_folder(work_dir)
     models = list(_block_models(cache, work_dir))
     for number, genome in enumerate(networks):
         model = _model_file(f"network-{number}", work_dir, partial(cache.network, genome))
@@ -128,7 +131,7 @@ def measure_networks(
     progress: Progress = no_progress,
 ) -> tuple[Measurement, ...]:
     """Measure whole networks ``int16[n, n_genes]`` by the protocol of the table, in order; weights are random."""
-    work_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(work_dir)
     models = [
         _model_file(cache.space.architecture(genome).id, work_dir, partial(cache.network, genome)) for genome in genomes
     ]
