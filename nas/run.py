@@ -46,11 +46,19 @@ class RunSettings:
 
 
 class Run:
-    """An existing run directory. Paths are fixed; everything in it is read when asked for."""
+    """An existing run directory; what it holds is read when it is asked for.
+
+    Attributes:
+        path: the directory.
+        settings: what the first command fixed.
+        ledger: all true evaluations.
+        space: what the run searches.
+    """
 
     def __init__(self, path: Path, settings: RunSettings) -> None:
         self.path = path
         self.settings = settings
+        self.ledger = Ledger(path / "ledger.db")
         self.space: NetworkSpace = find_space(settings.space).build(settings.channels, len(settings.class_names))
         if self.space.hash != settings.space_hash:
             raise InputError(
@@ -149,11 +157,6 @@ class Run:
             )
 
     @property
-    def ledger(self) -> Ledger:
-        """All true evaluations."""
-        return Ledger(self.path / "ledger.db")
-
-    @property
     def front_path(self) -> Path:
         """The last search's front."""
         return self.path / "front.json"
@@ -192,4 +195,4 @@ def _new_settings(space: str, data: str) -> RunSettings:
 def _resolved(name: str, value: str) -> str:
     """Return a data set's name with its path made absolute: a run must mean the same from every folder."""
     source, separator, path = value.partition(":")
-    return f"{source}:{Path(path).resolve()}" if name == "--data" and separator else value
+    return f"{source}:{Path(path).expanduser().resolve()}" if name == "--data" and separator else value
