@@ -27,7 +27,7 @@ def parse_accelerator(name: str) -> Accelerator:
 class TrainingConfig:
     """How a supernet is trained."""
 
-    steps: int = 170
+    steps: int = 200
     batch_size: int = 128
     random_subnets: int = 2
     peak_learning_rate: float = 3e-3

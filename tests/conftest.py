@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.command_line import Stage, nas, succeed
+
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+EVALUATIONS = 44
+"""Of the shared search: few more than the smallest number that is allowed."""
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +20,52 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("no ../shared/data beside this checkout: published tables and image sets are not part of it")
     return SHARED_DATA
+
+
+# The four stages of the main job, each once per session, each in a directory that continues a copy of the one before.
+# They are shared: what a test changes, it changes in a copy of its own.
+@pytest.fixture(scope="session")
+def train_stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """`nas train` of a few steps."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    return Stage(run, succeed(nas("train", "--run", run, "--steps", 12, "--batch-size", 32, "--json")))
+
+
+@pytest.fixture(scope="session")
+def lut_stage(train_stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """`nas build-lut` for this machine's processor."""
+    run = shutil.copytree(train_stage.run, tmp_path_factory.mktemp("measured") / "run")
+    return Stage(run, succeed(nas("build-lut", "--run", run, "--device", "cpu", "--json")))
+
+
+@pytest.fixture(scope="session")
+def search_stage(lut_stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """`nas search` inside a budget in the middle of the range, compared with random search."""
+    run = shutil.copytree(lut_stage.run, tmp_path_factory.mktemp("searched") / "run")
+    options = ("--budget-ms", "50%", "--evaluations", EVALUATIONS, "--compare", "random", "--json")
+    return Stage(run, succeed(nas("search", "--run", run, *options)))
+
+
+@pytest.fixture(scope="session")
+def export_stage(search_stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """`nas export` of the best network."""
+    run = shutil.copytree(search_stage.run, tmp_path_factory.mktemp("exported") / "run")
+    return Stage(run, succeed(nas("export", "--run", run, "--json")))
+
+
+@pytest.fixture(scope="session")
+def trained_run(train_stage: Stage) -> Path:
+    """A run directory with a trained supernet and nothing else; for reading only."""
+    return train_stage.run
+
+
+@pytest.fixture(scope="session")
+def measured_run(lut_stage: Stage) -> Path:
+    """A run directory with a supernet and a latency table; for reading only."""
+    return lut_stage.run
+
+
+@pytest.fixture(scope="session")
+def searched_run(search_stage: Stage) -> Path:
+    """A run directory with a supernet, a latency table and a front; for reading only."""
+    return search_stage.run
