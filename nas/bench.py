@@ -119,11 +119,10 @@ def _stage(index: int, stages: int, progress: Progress) -> Progress:
 def _row(path: Path, interleaved: Measurement, alone: Measurement) -> BenchRow:
     sustained = alone.sustained
     assert sustained is not None, "a device left out the sustained run"
-    even_ms, odd_ms = min(interleaved.rounds_ms[::2]), min(interleaved.rounds_ms[1::2])
     return BenchRow(
         file=str(path),
         latency_ms=interleaved.min_ms,
-        noise_percent=100 * abs(even_ms - odd_ms) / interleaved.min_ms,
+        noise_percent=interleaved.noise_percent,
         p50_ms=sustained.p50_ms,
         p90_ms=sustained.p90_ms,
         runs=sustained.runs,

@@ -17,16 +17,23 @@ class Budget:
         limit_ms: the bound itself.
         reachable_ms: predicted latency of the fastest and the slowest network.
         margin: relative distance that predictions keep from the bound, from the table's held-out error.
+        noise: relative distance that measurements keep from the bound, the table's noise floor.
     """
 
     limit_ms: float
     reachable_ms: tuple[float, float]
     margin: float
+    noise: float
 
     @property
     def binds(self) -> bool:
-        """Whether the slowest network breaks the bound."""
-        return self.limit_ms < self.reachable_ms[1]
+        """Whether the bound keeps any network out."""
+        return self.predicted_limit_ms < self.reachable_ms[1]
+
+    @property
+    def measured_limit_ms(self) -> float:
+        """What a measured latency must not exceed, so that another measurement keeps the bound too."""
+        return self.limit_ms / (1.0 + self.noise)
 
     @property
     def predicted_limit_ms(self) -> float:
@@ -51,7 +58,14 @@ def parse_budget(text: str, latency: LatencyPredictor) -> Budget:
     limit_ms = fastest + (slowest - fastest) * value / 100 if percent else value
     if limit_ms < fastest:
         raise InputError(
-            f"no network meets {limit_ms:g} ms on {latency.table.device}: the space reaches from "
-            f"{fastest:.3f} ms to {slowest:.3f} ms; raise --budget-ms to at least {fastest:.3f}"
+            f"no network is predicted to meet {limit_ms:g} ms on {latency.table.device}: the space reaches from "
+            f"{fastest:.4g} ms to {slowest:.4g} ms; raise --budget-ms to at least {_round_up(fastest)}"
         )
-    return Budget(limit_ms=limit_ms, reachable_ms=(fastest, slowest), margin=latency.margin)
+    noise = latency.table.error.noise_floor_percent / 100.0
+    return Budget(limit_ms=limit_ms, reachable_ms=(fastest, slowest), margin=latency.margin, noise=noise)
+
+
+def _round_up(value: float) -> str:
+    """Return a text of four significant digits that is not below a positive value."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return f"{math.ceil(value / step) * step:.4g}"

@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 
 from nas import defaults
 from nas.progress import progress_bar
-from search_spaces.errors import ToolError
+from search_spaces.errors import CheckError, ToolError
 
 app = typer.Typer(
     name="nas",
@@ -25,6 +25,25 @@ app = typer.Typer(
     help="From one weight-sharing supernet to the best network for your device and your latency budget.",
     epilog="Start with: nas train; nas build-lut --device cpu; nas search --budget-ms 50%; nas export",
 )
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's signature of a callback
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"paretonas {version('paretonas')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
 
 RunOption = Annotated[Path, typer.Option("--run", metavar="DIR", help="Run directory.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random draws.")]
@@ -66,6 +85,7 @@ def train(
     with opened.lock():
         with progress_bar("reading images", quiet=as_json) as progress:
             images = opened.load_data(progress)
+        opened.fix()
         with progress_bar("training", quiet=as_json) as progress:
             train_supernet(
                 opened.space, images, config, directory=opened.supernet_dir, accelerator=target, progress=progress
@@ -104,6 +124,7 @@ def build_lut_command(
         make_folder(path.parent)
         with progress_bar("exporting blocks", quiet=as_json) as progress:
             cache.fill(progress)
+        opened.fix()
         work_dir = path.with_suffix(".work")
         with progress_bar("measuring", quiet=as_json) as progress:
             table = build_lut(cache, target, work_dir=work_dir, seed=seed, progress=progress)
@@ -118,9 +139,9 @@ def search(
     budget: Annotated[str, typer.Option("--budget-ms", metavar="MS", help="Milliseconds, or a share such as 60%.")],
     device: DeviceOption = defaults.DEVICE,
     run: RunOption = defaults.RUN,
-    evaluations: Annotated[int, typer.Option("--evaluations", min=1, help="True evaluations to spend.")] = 96,
+    evaluations: Annotated[int, typer.Option("--evaluations", min=1, help="Networks to evaluate per strategy.")] = 96,
     compare: Annotated[
-        str | None, typer.Option("--compare", metavar="random", help="Also run this strategy at equal cost.")
+        str | None, typer.Option("--compare", metavar="random", help="Also run a second strategy at equal cost.")
     ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -145,6 +166,8 @@ def search(
 
     settings = SearchSettings(evaluations=evaluations, compare=compare, seed=seed)
     with opened.lock():
+        with progress_bar("exporting blocks", quiet=as_json) as progress:
+            opened.block_cache.fill(progress)
         evaluator = opened.evaluator()
         with progress_bar("searching", quiet=as_json) as progress:
             outcome = search_subnets(evaluator, latency, limit, settings, progress=progress)
@@ -184,7 +207,7 @@ def export(
     opened.require_this_machine(target, opened.latency_table(target))
     from nas.export import export_subnet
 
-    with opened.lock(), progress_bar("exporting", quiet=as_json):
+    with opened.lock(), progress_bar("exporting", quiet=as_json) as progress:
         directory = opened.export_dir(candidate.id)
         exported = export_subnet(
             opened.evaluator(),
@@ -193,8 +216,11 @@ def export(
             device=target,
             directory=directory,
             seed=seed,
+            progress=progress,
         )
     present.exported(exported, directory, as_json=as_json)
+    if not exported.inside_budget:
+        raise CheckError(f"the exported file was measured outside the budget of {front.budget_ms:g} ms")
 
 
 @app.command()
@@ -237,11 +263,13 @@ def run_command(arguments: list[str]) -> int:
     except TyperException as error:  # unknown option, missing argument, value of a wrong type
         return _fail(f"{error.format_message()} (nas --help lists commands and options)", 2)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted; the same command goes on from here", 130)
+        return _fail("interrupted; what was finished is kept, give the same command again", 130)
     except BrokenPipeError:
         # Whoever read our output is gone: leave without a second error at shutdown.
         sys.stdout = None
         return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 3)
     return code if isinstance(code, int) else 0
 
 

@@ -19,12 +19,15 @@ from nas.devices import Device, ModelFile
 from nas.evaluate import SubnetEvaluator, standard_error
 from nas.files import make_folder, sha256_file, write_atomic
 from nas.front import Candidate, Front
+from nas.lut import VISIT_MS
 from nas.measure import open_session
 from nas.onnx_export import export_network
 from nas.onnx_format import exporter_name
+from nas.progress import Progress, no_progress
 from search_spaces.documents import canonical_json, document, pretty_json
 from search_spaces.errors import CheckError, InputError
 from search_spaces.space import Architecture
+from search_spaces.spec import NetworkSpec
 
 PARITY_LIMIT = 1e-4
 _PARITY_IMAGES = 64
@@ -41,7 +44,7 @@ class ExportedModel:
         sha256: of that file.
         parity: largest absolute difference of logits between supernet, extracted network and ONNX file.
         test_accuracy: of the ONNX file on the test split, in 0..1.
-        test_reads: how many networks of this supernet have been evaluated on the test split, this one included.
+        test_reads: how often the test split has been read with this supernet, this time included.
         latency_ms: of the file itself, measured after the search chose it.
         inside_budget: whether that is within the budget of the search.
     """
@@ -73,6 +76,7 @@ def export_subnet(
     device: Device,
     directory: Path,
     seed: int,
+    progress: Progress = no_progress,
 ) -> ExportedModel:
     """Write a candidate as ``model.onnx`` with ``export.json`` beside it. This is what reads the test split.
 
@@ -83,6 +87,7 @@ def export_subnet(
         device: what to measure the file on.
         directory: where to write; made if missing.
         seed: of the measurement.
+        progress: told of the five stages: calibration, export, parity, test, measurement.
 
     Raises:
         InputError: the front was found with other weights.
@@ -97,20 +102,30 @@ def export_subnet(
         )
     architecture = Architecture(space_hash=front.space_hash, genes=candidate.genes)
     spec = evaluator.space.lower(evaluator.space.genome(architecture))
+    progress(0, 5)
     network = evaluator.calibrated(spec)
+    progress(1, 5)
     model = export_network(network)
+    _check(model)
+    progress(2, 5)
     session = open_session(model.SerializeToString())
-    parity = _parity(evaluator, candidate, network, session)
+    _parity(evaluator, spec, network, session)
+    progress(3, 5)
     test = evaluator.data.split("test")
     test_accuracy = _onnx_accuracy(session, evaluator.data.normalise(test.images), test.labels)
     name = evaluator.ledger_name("test")
     evaluator.ledger.record(name, evaluator.space.hash, candidate.genes, test_accuracy, {"read_by": "export"})
-    make_folder(directory)
-    path = directory / MODEL_FILE
+    progress(4, 5)
     latency_ms = _measure(model, device, seed)
     _describe(model, _metadata(evaluator, architecture, front, candidate, test_accuracy, latency_ms))
     _check(model)
-    write_atomic(path, model.SerializeToString())
+    content = model.SerializeToString()
+    # Once more, now on the very bytes that are written.
+    parity = _parity(evaluator, spec, network, open_session(content))
+    make_folder(directory)
+    path = directory / MODEL_FILE
+    write_atomic(path, content)
+    progress(5, 5)
     record = ExportedModel(
         format_version=ExportedModel.CURRENT_VERSION,
         file=MODEL_FILE,
@@ -133,9 +148,8 @@ def export_subnet(
 
 
 @torch.inference_mode()
-def _parity(evaluator: SubnetEvaluator, candidate: Candidate, network: torch.nn.Module, session: Any) -> float:
+def _parity(evaluator: SubnetEvaluator, spec: NetworkSpec, network: torch.nn.Module, session: Any) -> float:
     """Return the largest difference of logits on real images, or raise `CheckError`."""
-    spec = evaluator.space.lower(np.array(candidate.genes, dtype=np.int16))
     images = evaluator.data.normalise(evaluator.data.split("validation").images[:_PARITY_IMAGES])
     batch = torch.from_numpy(images)
     of_supernet = evaluator.calibrated_supernet(spec)(batch, spec).numpy()
@@ -144,8 +158,8 @@ def _parity(evaluator: SubnetEvaluator, candidate: Candidate, network: torch.nn.
     parity = float(max(np.abs(of_supernet - extracted).max(), np.abs(extracted - of_file).max()))
     if not parity <= PARITY_LIMIT:
         raise CheckError(
-            f"network {candidate.id} was not exported: supernet, extracted network and ONNX file differ by "
-            f"{parity:.1e}, allowed is {PARITY_LIMIT:.0e}"
+            f"the network was not exported: supernet, extracted network and ONNX file differ by {parity:.1e}, "
+            f"allowed is {PARITY_LIMIT:.0e}"
         )
     return parity
 
@@ -166,7 +180,7 @@ def _measure(model: onnx.ModelProto, device: Device, seed: int) -> float:
         path = Path(folder) / MODEL_FILE
         write_atomic(path, model.SerializeToString())
         file = ModelFile(MODEL_FILE, path, sha256_file(path))
-        run = device.measure([file], spread_s=2.0, seed=seed, work_dir=Path(folder) / "measuring")
+        run = device.measure([file], visit_ms=VISIT_MS, spread_s=2.0, seed=seed, work_dir=Path(folder) / "measuring")
     return run.measurements[0].min_ms
 
 
@@ -190,7 +204,13 @@ def _metadata(
     fields: dict[str, object] = {
         "architecture": {"id": architecture.id, "genes": space.decode(space.genome(architecture))},
         "space": {"name": space.name, "hash": space.hash},
-        "accuracy": {"validation": candidate.validation_accuracy, "test": test_accuracy, "data": data.name},
+        "accuracy": {
+            "data": data.name,
+            "validation": candidate.validation_accuracy,
+            "validation_standard_error": candidate.validation_standard_error,
+            "test": test_accuracy,
+            "test_standard_error": standard_error(test_accuracy, len(data.split("test").labels)),
+        },
         "latency_ms": {
             "predicted": candidate.predicted_latency_ms,
             "measured": latency_ms,
@@ -203,6 +223,8 @@ def _metadata(
         "preprocessing": {
             "layout": "NCHW",
             "colour": "grey" if data.channels == 1 else "RGB",
+            "resize": "shorter side to size, bilinear with antialiasing; then the centre square",
+            "transparency": "on white",
             "size": [data.resolution, data.resolution],
             "scale": 1 / 255,
             "mean": list(data.mean),

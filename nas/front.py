@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from search_spaces.documents import document
 from search_spaces.errors import InputError, unknown_name
@@ -34,15 +36,19 @@ class Candidate:
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The search against random search with the same predictor, on one seed.
+    """The search against another strategy with the same predictor, on one seed.
 
-    Both arms share the first sample and spend as many true evaluations. Hypervolume is that of true error against
+    Both share the first sample and are asked for as many networks; they evaluate fewer only where the space has no more
+    inside the budget. Hypervolume is that of true error against
     predicted latency inside the budget, in units of accuracy x ms, relative to the reference point.
     """
 
+    strategy: str
     evaluations: int
-    search_hypervolume: float
-    random_hypervolume: float
+    hypervolume: float
+    against: str
+    against_evaluations: int
+    against_hypervolume: float
     reference_error: float
     reference_latency_ms: float
 
@@ -57,7 +63,7 @@ class Front:
         reachable_ms: predicted latency of the fastest and the slowest network of the space.
         budget_binds: whether the slowest network of the space breaks the budget.
         margin: relative distance that predictions had to keep from the budget.
-        evaluations: true evaluations that this search added.
+        evaluations: networks that this search's strategy evaluated or looked up.
         validation_images: how many images each accuracy was counted on.
         candidates: fastest first.
         dropped: evaluated networks that were predicted inside the budget and measured outside.
@@ -77,7 +83,7 @@ class Front:
     seed: int
     evaluations: int
     validation_images: int
-    candidates: tuple[Candidate, ...]
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     dropped: tuple[Candidate, ...]
     comparison: Comparison | None
 

@@ -79,13 +79,14 @@ def build_lut(
     held_out = held_out_sample(space, np.random.default_rng([seed, 1]), exclude=calibration)
     networks = np.concatenate([calibration, held_out])
     # What is left of a killed build is only good for the same build: same files, same protocol.
-    work_dir = work_dir / content_hash([space.hash, exporter_name(), seed, ROUNDS, VISIT_MS], 8)
+    work_dir = work_dir / content_hash(
+        [space.hash, exporter_name(), device.fingerprint().hash, seed, ROUNDS, VISIT_MS], 8
+    )
     make_folder(work_dir)
     models = list(_block_models(cache, work_dir))
-    for number, genome in enumerate(networks):
-        model = _model_file(f"network-{number}", work_dir, partial(cache.network, genome))
-        # The same file twice: the second session is an independent measurement of the same network.
-        models += [model, ModelFile(f"{model.id}-again", model.path, model.sha256)]
+    files = [_model_file(f"network-{i}", work_dir, partial(cache.network, g)) for i, g in enumerate(networks)]
+    # The same files twice: a second session is an independent measurement of the same network.
+    models += files + [ModelFile(_again(file.id), file.path, file.sha256) for file in files]
     run = device.measure(
         models, rounds=ROUNDS, visit_ms=VISIT_MS, seed=seed, work_dir=work_dir / "measuring", progress=progress
     )
@@ -95,7 +96,7 @@ def build_lut(
         MeasuredNetwork(
             genes=tuple(int(gene) for gene in genome),
             measured_ms=by_id[f"network-{number}"].min_ms,
-            repeated_ms=by_id[f"network-{number}-again"].min_ms,
+            repeated_ms=by_id[_again(f"network-{number}")].min_ms,
         )
         for number, genome in enumerate(networks)
     ]
@@ -107,6 +108,7 @@ def build_lut(
         device=device.name,
         fingerprint=asdict(run.fingerprint),
         fingerprint_hash=run.fingerprint.hash,
+        conditions=asdict(run.conditions),
         space_hash=space.hash,
         statistic=STATISTIC,
         exporter=exporter_name(),
@@ -148,7 +150,12 @@ def calibration_sample(space: NetworkSpace, rng: np.random.Generator) -> Genomes
     pool = space.unique(np.concatenate([space.sample(_POOL, rng), ends]))
     size = np.log(macs.predict(pool))
     wanted = np.linspace(size.min(), size.max(), CALIBRATION_NETWORKS)
-    return space.unique(pool[np.abs(size[None] - wanted[:, None]).argmin(axis=1)])
+    distance = np.abs(size[None] - wanted[:, None])
+    chosen: list[int] = []
+    for row in distance:
+        row[chosen] = np.inf  # each network once
+        chosen.append(int(row.argmin()))
+    return pool[chosen]
 
 
 def held_out_sample(space: NetworkSpace, rng: np.random.Generator, *, exclude: Genomes) -> Genomes:
@@ -170,6 +177,11 @@ def _block_models(cache: BlockCache, work_dir: Path) -> Iterator[ModelFile]:
     for edge in sorted(edges):
         neighbour = pointwise(edge.channels, edge.resolution, like)
         yield _model_file(edge.chain_id, work_dir, partial(stitch, [neighbour, neighbour]))
+
+
+def _again(name: str) -> str:
+    """Return the id of a model's second session."""
+    return f"{name}-again"
 
 
 def _edges(block: BlockSpec) -> tuple[_Edge | None, _Edge | None]:
@@ -194,12 +206,11 @@ def _block_latency(block: BlockSpec, number: int, measured: Mapping[str, Measure
     """Return what a block adds to a network: its time in context less half of the chain at each end."""
     context = measured[f"block-{number}"]
     halves = [measured[edge.chain_id].min_ms / 2 for edge in _edges(block) if edge is not None]
-    even, odd = min(context.rounds_ms[0::2]), min(context.rounds_ms[1::2])
     return BlockLatency(
         block=block_key(block),
         latency_ms=context.min_ms - sum(halves),
         in_context_ms=context.min_ms,
-        noise_percent=100.0 * abs(even - odd) / context.min_ms,
+        noise_percent=context.noise_percent,
     )
 
 

@@ -6,15 +6,18 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from nas import defaults
 from nas.bench import BenchReport
-from nas.evaluate import AccuracySummary
-from nas.export import ExportedModel
-from nas.front import Candidate, Front
-from nas.run import Run
+from nas.front import Candidate, Comparison, Front
+from nas.run import Run, run_option
+
+if TYPE_CHECKING:
+    from nas.evaluate import AccuracySummary
+    from nas.export import ExportedModel
+
 from predictors.latency import LatencyTable
 from predictors.quality import LatencyError
 
@@ -29,7 +32,7 @@ def training(run: Run, summary: AccuracySummary, *, as_json: bool) -> None:
         f"Search-validation accuracy ({summary.images} images): largest {_percent(summary.largest)}, "
         f"random {_percent(summary.random)}, smallest {_percent(summary.smallest)}."
     )
-    _say("Next: nas build-lut --device cpu" + _run_option(run))
+    _say("Next: nas build-lut --device cpu" + run_option(run.path))
 
 
 def latency_table(run: Run, table: LatencyTable, path: Path, *, as_json: bool) -> None:
@@ -57,7 +60,7 @@ def latency_table(run: Run, table: LatencyTable, path: Path, *, as_json: bool) -
         title=f"Predicted against measured, {table.error.networks} other whole networks",
     )
     _say(f"Noise floor (the same networks measured twice in the same run): {table.error.noise_floor_percent:.2f} %")
-    _say("Next: nas search --budget-ms 50%" + _run_option(run))
+    _say("Next: nas search --budget-ms 50%" + run_option(run.path))
 
 
 def front(run: Run, result: Front, *, as_json: bool) -> None:
@@ -67,21 +70,19 @@ def front(run: Run, result: Front, *, as_json: bool) -> None:
         return
     _candidates(result.candidates, best=result.best)
     low, high = result.reachable_ms
+    binds = "" if result.budget_binds else ", so the budget does not bind"
     _say(
-        f"Budget: {result.budget_ms:.3f} ms on {result.device}; the space reaches from {low:.3f} ms to {high:.3f} ms"
-        + ("." if result.budget_binds else ", so the budget does not bind.")
+        f"Budget: {_ms(result.budget_ms)} ms on {result.device}, of which the best uses "
+        f"{result.best.measured_latency_ms / result.budget_ms:.0%}; the space is predicted to reach from {_ms(low)} ms "
+        f"to {_ms(high)} ms{binds}."
     )
     _say(f"{result.evaluations} networks evaluated on {result.validation_images} search-validation images.")
     if result.dropped:
-        names = ", ".join(f"{candidate.id} ({candidate.measured_latency_ms:.3f} ms)" for candidate in result.dropped)
-        _say(f"Dropped, predicted inside the budget but measured outside: {names}")
+        names = ", ".join(f"{candidate.id} ({_ms(candidate.measured_latency_ms)} ms)" for candidate in result.dropped)
+        _say(f"Dropped, predicted inside the budget but not measured safely inside: {names}")
     if result.comparison is not None:
-        with_search, with_random = result.comparison.search_hypervolume, result.comparison.random_hypervolume
-        _say(
-            f"Hypervolume against random search with the same predictor, {result.comparison.evaluations} evaluations "
-            f"each, one seed: {with_search:.4g} against {with_random:.4g} ({with_search / with_random - 1:+.1%})."
-        )
-    _say("Next: nas export" + _run_option(run))
+        _say(_compared(result.comparison))
+    _say("Next: nas export" + run_option(run.path))
 
 
 def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
@@ -94,10 +95,10 @@ def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
         "onnx.checker's full check passed."
     )
     verdict = "inside" if record.inside_budget else "OUTSIDE"
-    _say(f"The file itself runs in {record.latency_ms:.3f} ms, {verdict} the budget of {record.budget_ms:.3f} ms.")
+    _say(f"The file itself runs in {_ms(record.latency_ms)} ms, {verdict} the budget of {_ms(record.budget_ms)} ms.")
     _say(
         f"Test accuracy of the file: {_accuracy(record.test_accuracy, record.test_standard_error)} "
-        f"({record.test_images} images; networks tested so far: {record.test_reads})"
+        f"({record.test_images} images; the test split has been read {record.test_reads} times)"
     )
     _say(str(directory / record.file))
 
@@ -112,10 +113,10 @@ def bench(report: BenchReport, *, as_json: bool) -> None:
         [
             [
                 name,
-                f"{row.latency_ms:.3f}",
+                _ms(row.latency_ms),
                 f"{row.noise_percent:.1f} %",
-                f"{row.p50_ms:.3f}",
-                f"{row.p90_ms:.3f}",
+                _ms(row.p50_ms),
+                _ms(row.p90_ms),
             ]
             for name, row in zip(_short_names([row.file for row in report.rows]), report.rows, strict=True)
         ],
@@ -130,8 +131,8 @@ def _candidates(candidates: Sequence[Candidate], *, best: Candidate) -> None:
             [
                 candidate.id + (" *" if candidate == best else ""),
                 _accuracy(candidate.validation_accuracy, candidate.validation_standard_error),
-                f"{candidate.predicted_latency_ms:.3f}",
-                f"{candidate.measured_latency_ms:.3f}",
+                _ms(candidate.predicted_latency_ms),
+                _ms(candidate.measured_latency_ms),
                 f"{candidate.params / 1e3:.0f} k",
                 f"{candidate.macs / 1e6:.2f} M",
             ]
@@ -145,6 +146,20 @@ def _short_names(files: Sequence[str]) -> list[str]:
     """Return file names without their folders where that tells them apart."""
     names = [Path(file).name for file in files]
     return names if len(set(names)) == len(set(files)) else list(files)
+
+
+def _compared(comparison: Comparison) -> str:
+    ours, theirs = comparison.hypervolume, comparison.against_hypervolume
+    gain = f" ({ours / theirs - 1:+.1%})" if theirs > 0 else ""
+    return (
+        f"Hypervolume, one seed: {comparison.strategy} {ours:.4g} after {comparison.evaluations} evaluations, "
+        f"{comparison.against} with the same predictor {theirs:.4g} after {comparison.against_evaluations}{gain}."
+    )
+
+
+def _ms(value: float) -> str:
+    """Return milliseconds with the digits that a measurement can carry."""
+    return f"{value:.3f}" if value >= 1 else f"{value:.4f}"
 
 
 def _error_row(name: str, error: LatencyError) -> list[str]:
@@ -163,10 +178,6 @@ def _accuracy(value: float, standard_error: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
-
-
-def _run_option(run: Run) -> str:
-    return "" if run.path == defaults.RUN else f" --run {run.path}"
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str) -> None:

@@ -14,12 +14,13 @@ from nas.devices import Device, Fingerprint
 from nas.files import exclusive_lock, make_folder, read_document, write_atomic
 from nas.front import Front
 from nas.ledger import Ledger
+from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from nas.training_record import find_record
 from predictors.latency import LatencyTable
 from search_spaces.catalogue import find_space
 from search_spaces.documents import canonical_json, decode, document, pretty_json
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, MachineError
 from search_spaces.language import NetworkSpace
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Path, *, space: str | None = None, data: str | None = None) -> Run:
-        """Open a run, or make it where there is none yet.
+        """Open a run, or start one where there is none yet; it is on disk from `fix` on.
 
         Args:
             path: the run directory.
@@ -79,11 +80,9 @@ class Run:
             InputError: the run exists and was made with another space or other data.
             MachineError: the directory cannot be written.
         """
-        file = path / "space.json"
-        if not file.exists():
-            make_folder(path)
-            write_atomic(file, pretty_json(_new_settings(space or defaults.SPACE, data or defaults.DATA)))
-        settings = read_document(file, RunSettings)
+        if not cls._exists(path):
+            return cls(path, _new_settings(space or defaults.SPACE, data or defaults.DATA))
+        settings = read_document(path / "space.json", RunSettings)
         for name, given, fixed in (("--space", space, settings.space), ("--data", data, settings.data)):
             if given is not None and _resolved(name, given) != fixed:
                 raise InputError(f"{path} was made with {name} {fixed}, not {given}; use another --run for it")
@@ -92,13 +91,33 @@ class Run:
     @classmethod
     def existing(cls, path: Path, *, first: str) -> Run:
         """Open a run that must exist; `first` is the command to name if it does not."""
-        if not (path / "space.json").exists():
-            raise InputError(f"there is no run in {path}; run `{first}` first")
+        if not cls._exists(path):
+            raise InputError(f"there is no run in {path}; run `{first}{run_option(path)}` first")
         return cls.open(path)
+
+    @staticmethod
+    def _exists(path: Path) -> bool:
+        try:
+            return (path / "space.json").exists()
+        except OSError as error:
+            raise MachineError(f"cannot look into {path}: {error.strerror}") from None
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the run for this process alone; raises `InputError` naming the process that has it."""
+        make_folder(self.path)
         return exclusive_lock(self.path / ".lock")
+
+    def fix(self) -> None:
+        """Write what the first command decides, once its input has proved good; call it under the lock.
+
+        Raises:
+            InputError: another command has fixed something else meanwhile.
+        """
+        file = self.path / "space.json"
+        if not self._exists(self.path):
+            write_atomic(file, pretty_json(self.settings))
+        elif read_document(file, RunSettings) != self.settings:
+            raise InputError(f"another command has just made {self.path} with other settings; use another --run")
 
     def load_data(self, progress: Progress = no_progress) -> ImageData:
         """Read the run's images, split as in every other command of the run."""
@@ -111,7 +130,7 @@ class Run:
     def require_supernet(self) -> None:
         """Raise `InputError` naming the command to run if nothing is trained yet."""
         if find_record(self.supernet_dir) is None:
-            raise InputError(f"{self.path} has no trained supernet; run `nas train` first")
+            raise InputError(f"{self.path} has no trained supernet; run `nas train{run_option(self.path)}` first")
 
     def evaluator(self, data: ImageData | None = None) -> SubnetEvaluator:
         """Return what evaluates the run's subnets; loads torch, the supernet, and the images if they are not given."""
@@ -142,18 +161,24 @@ class Run:
 
     def latency_table(self, device: Device) -> LatencyTable:
         """Read a device's table; raises `InputError` naming the command that makes it."""
-        return read_document(
-            self.lut_path(device), LatencyTable, next_step=f"run `nas build-lut --device {device.name}` first"
-        )
+        return read_document(self.lut_path(device), LatencyTable, next_step=f"run `{self._build_lut(device)}` first")
+
+    def _build_lut(self, device: Device) -> str:
+        return f"nas build-lut --device {device.name}{run_option(self.path)}"
 
     def require_this_machine(self, device: Device, table: LatencyTable) -> None:
         """Raise `InputError`, naming what differs, if a table was measured on another machine or other software."""
+        if table.exporter != exporter_name():
+            raise InputError(
+                f"the table of device {device.name} is of blocks made by another exporter ({table.exporter}, here "
+                f"{exporter_name()}); run `{self._build_lut(device)}` again"
+            )
         measured_on = decode(Fingerprint, canonical_json(table.fingerprint), source=str(self.lut_path(device)))
         differing = device.fingerprint().differences(measured_on)
         if differing:
             raise InputError(
                 f"the table of device {device.name} was measured under other conditions ({', '.join(differing)} "
-                f"differ); run `nas build-lut --device {device.name}` again here"
+                f"differ); run `{self._build_lut(device)}` again here"
             )
 
     @property
@@ -163,18 +188,32 @@ class Run:
 
     def front(self) -> Front:
         """Read the last search's front; raises `InputError` naming the command that makes it."""
-        return read_document(self.front_path, Front, next_step="run `nas search --budget-ms X` first")
+        command = f"nas search --budget-ms 50%{run_option(self.path)}"
+        front = read_document(self.front_path, Front, next_step=f"run `{command}` first")
+        for candidate in front.candidates:
+            genome = self.space.check([candidate.genes])[0]
+            if front.space_hash != self.space.hash or candidate.id != self.space.architecture(genome).id:
+                raise InputError(
+                    f"{self.front_path}: network {candidate.id} is not of this space; run `{command}` again"
+                )
+        return front
 
     def exported_models(self) -> list[Path]:
         """Return the model files of all exports; raises `InputError` naming the command that makes one."""
         models = sorted(self.path.glob("exports/*/model.onnx"))
         if not models:
-            raise InputError(f"{self.path} has no exported network; run `nas export` first, or name ONNX files")
+            command = f"nas export{run_option(self.path)}"
+            raise InputError(f"{self.path} has no exported network; run `{command}` first, or name ONNX files")
         return models
 
     def export_dir(self, architecture_id: str) -> Path:
         """Return the folder of one exported network."""
         return self.path / "exports" / architecture_id
+
+
+def run_option(path: Path) -> str:
+    """Return what to add to a command that is shown to the user, so that it means this run."""
+    return "" if path == defaults.RUN else f" --run {path}"
 
 
 def _new_settings(space: str, data: str) -> RunSettings:
@@ -194,5 +233,5 @@ def _new_settings(space: str, data: str) -> RunSettings:
 
 def _resolved(name: str, value: str) -> str:
     """Return a data set's name with its path made absolute: a run must mean the same from every folder."""
-    source, separator, path = value.partition(":")
-    return f"{source}:{Path(path).expanduser().resolve()}" if name == "--data" and separator else value
+    source, _, path = value.partition(":")
+    return f"{source}:{Path(path).expanduser().resolve()}" if name == "--data" and path else value

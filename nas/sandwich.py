@@ -13,6 +13,7 @@ import numpy as np
 
 from search_spaces.space import Genomes, SearchSpace
 
+_STREAM = 1  # keeps these draws apart from others of the same seed
 LARGEST, SMALLEST = 0, 1
 """Rows of the largest and smallest sizes in what `Sandwich.subnets` returns; the rows after them are random."""
 
@@ -42,7 +43,7 @@ class Sandwich:
     def subnets(self, step: int) -> Genomes:
         """Return the canonical genomes of a step, ``int16[n_subnets, n_genes]``, largest and smallest first."""
         cycle, position = divmod(step, self.cycle)
-        rng = np.random.default_rng([self.seed, cycle])
+        rng = np.random.default_rng([self.seed, _STREAM, cycle])
         shape = (self.cycle, self.n_subnets, self.space.n_genes)
         drawn = rng.integers(0, self.space.n_options, size=shape).astype(np.int16)
         drawn[:, :, self._depths] = drawn[0, :, self._depths].T

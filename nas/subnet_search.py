@@ -22,7 +22,7 @@ from nas.progress import Progress, no_progress
 from predictors.accuracy import RidgePredictor, structure_features
 from predictors.additive import AdditiveCost
 from predictors.latency import LatencyPredictor
-from search_spaces.errors import CheckError, InputError
+from search_spaces.errors import CheckError, InputError, unknown_name
 from search_spaces.space import Genomes
 
 Values = npt.NDArray[np.float64]
@@ -35,8 +35,8 @@ class SearchSettings:
     """How a search spends its true evaluations.
 
     Attributes:
-        evaluations: true evaluations of each arm, the shared first sample included.
-        initial: size of the first sample, less what the ledger already holds inside the budget.
+        evaluations: networks that each strategy has evaluated, the shared first sample included.
+        initial: size of the first sample.
         rounds: how often the predictor is fitted again and proposes; the rest of the evaluations is shared among them.
         strategy: how candidates are proposed.
         compare: a second strategy at equal cost, or None.
@@ -51,24 +51,28 @@ class SearchSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in (self.strategy, *([self.compare] if self.compare else [])):
+            if name not in STRATEGIES:
+                raise unknown_name("strategy", name, STRATEGIES)
         if self.rounds < 1 or self.initial < 2 or self.evaluations < self.initial + self.rounds:
             raise InputError(
                 f"{self.evaluations} evaluations are too few for a first sample of {self.initial} and "
                 f"{self.rounds} rounds; give at least {self.initial + self.rounds}"
             )
 
-    def round_sizes(self, first_sample: int) -> list[int]:
-        """Return how many networks each round evaluates after a first sample of this size."""
-        left = self.evaluations - first_sample
+    @property
+    def round_sizes(self) -> list[int]:
+        """How many networks each round evaluates after the first sample."""
+        left = self.evaluations - self.initial
         return [left // self.rounds + (turn < left % self.rounds) for turn in range(self.rounds)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """What one strategy knows after a search: every row is a true evaluation inside the predicted budget.
+    """What one strategy found: every row is a true evaluation inside the predicted budget.
 
     Attributes:
-        genomes: ``int16[n, n_genes]``, what the ledger held first, then in the order of evaluation.
+        genomes: ``int16[n, n_genes]``, in the order of evaluation.
         accuracy: on search-validation, ``float64[n]``.
         latency_ms: predicted, ``float64[n]``.
     """
@@ -90,12 +94,10 @@ class SearchOutcome:
     Attributes:
         found: the strategy's own rows.
         compared: the other strategy's rows, or None.
-        evaluations: true evaluations that each arm added.
     """
 
     found: Arm
     compared: Arm | None
-    evaluations: int
 
 
 def search_subnets(
@@ -108,8 +110,8 @@ def search_subnets(
 ) -> SearchOutcome:
     """Search the supernet for accurate networks inside the budget.
 
-    Networks that the ledger already holds cost nothing and teach the predictor. The same seed, table and ledger give
-    the same networks.
+    What is searched depends on seed, table and weights alone. What the ledger already holds is looked up instead of
+    evaluated, so a search that was killed goes over the same networks again, free as far as it had come.
 
     Args:
         evaluator: gives true accuracy and holds the ledger.
@@ -124,31 +126,25 @@ def search_subnets(
     arms = [
         _Recorder(STRATEGIES[name](problem, RidgePredictor(features), seed=settings.seed), latency) for name in names
     ]
-    known = _known_rows(evaluator, problem)
-    for arm in arms:
-        arm.tell(*known)
-    wanted = max(0, min(settings.initial, settings.evaluations) - len(known[0]))
-    sizes = settings.round_sizes(wanted)
-    budgeted = wanted + sum(sizes) * len(arms)
+    total = settings.initial + sum(settings.round_sizes) * len(arms)
     done = 0
 
     def evaluate(genomes: Genomes) -> Values:
-        return evaluator.evaluate(genomes, progress=lambda part, _: progress(done + part, budgeted))
+        return evaluator.evaluate(genomes, progress=lambda part, _: progress(done + part, total))
 
-    progress(0, budgeted)
-    if wanted:
-        first = arms[0].strategy.ask(wanted)
-        accuracy = evaluate(first)
-        for arm in arms:
-            arm.tell(first, accuracy)
-        done += len(first)
-    for size in sizes:
+    progress(0, total)
+    first = arms[0].strategy.ask(settings.initial)
+    accuracy = evaluate(first)
+    for arm in arms:
+        arm.tell(first, accuracy)
+    done += len(first)
+    for size in settings.round_sizes:
         for arm in arms:
             genomes = arm.strategy.ask(size)
             arm.tell(genomes, evaluate(genomes))
             done += len(genomes)
-    added = len(arms[0].arm().genomes) - len(known[0])
-    return SearchOutcome(found=arms[0].arm(), compared=arms[1].arm() if len(arms) > 1 else None, evaluations=added)
+    progress(total, total)
+    return SearchOutcome(found=arms[0].arm(), compared=arms[1].arm() if len(arms) > 1 else None)
 
 
 def validate_front(
@@ -164,12 +160,16 @@ def validate_front(
 ) -> Front:
     """Measure the finalists as whole networks and keep the non-dominated ones that are really inside the budget.
 
+    Finalists come from everything that the ledger holds inside the predicted budget, this search's networks and older
+    ones alike. A measurement must clear the budget by the noise floor of the table, so that the next one does too.
+
     Raises:
         CheckError: every finalist was measured outside the budget.
         InputError, MachineError: as ``device.measure``.
     """
-    finalists = _finalists(outcome.found)
-    genomes = outcome.found.genomes[finalists]
+    known = _known(evaluator, latency, _problem(latency, budget))
+    chosen = best_rows(known.objectives, min(FINALISTS, len(known.genomes)))
+    genomes = known.genomes[chosen]
     with tempfile.TemporaryDirectory(prefix="nas-search-") as folder:
         measured = measure_networks(
             cache, genomes, device, work_dir=Path(folder), seed=settings.seed, progress=progress
@@ -178,9 +178,9 @@ def validate_front(
         genes = tuple(int(gene) for gene in genome)
         evaluator.ledger.record(f"latency:{latency.table.fingerprint_hash}", latency.space.hash, genes, network.min_ms)
     candidates = _candidates(
-        evaluator, genomes, outcome.found.accuracy[finalists], latency, [network.min_ms for network in measured]
+        evaluator, genomes, known.accuracy[chosen], latency, [network.min_ms for network in measured]
     )
-    inside = [candidate for candidate in candidates if candidate.measured_latency_ms <= budget.limit_ms]
+    inside = [candidate for candidate in candidates if candidate.measured_latency_ms <= budget.measured_limit_ms]
     if not inside:
         fastest = min(candidate.measured_latency_ms for candidate in candidates)
         raise CheckError(
@@ -198,11 +198,11 @@ def validate_front(
         budget_binds=budget.binds,
         margin=budget.margin,
         seed=settings.seed,
-        evaluations=outcome.evaluations,
+        evaluations=len(outcome.found.genomes),
         validation_images=evaluator.validation_images,
         candidates=tuple(_non_dominated(inside)),
         dropped=tuple(candidate for candidate in candidates if candidate not in inside),
-        comparison=_comparison(outcome, budget),
+        comparison=_comparison(outcome, budget, settings),
     )
 
 
@@ -236,17 +236,13 @@ def _problem(latency: LatencyPredictor, budget: Budget) -> Problem:
     )
 
 
-def _known_rows(evaluator: SubnetEvaluator, problem: Problem) -> tuple[Genomes, Values]:
-    """Return what the ledger holds inside the budget."""
+def _known(evaluator: SubnetEvaluator, latency: LatencyPredictor, problem: Problem) -> Arm:
+    """Return what the ledger holds inside the predicted budget."""
     known = evaluator.known()
     genomes = np.array(list(known), dtype=np.int16).reshape(-1, problem.space.n_genes)
     inside = problem.feasible(genomes)
-    return genomes[inside], np.array(list(known.values()), dtype=np.float64)[inside]
-
-
-def _finalists(arm: Arm) -> list[int]:
-    """Return rows of the true front; where it is short, the next best ranks, in case some break the budget."""
-    return best_rows(arm.objectives, min(FINALISTS, len(arm.genomes)))
+    accuracy = np.array(list(known.values()), dtype=np.float64)[inside]
+    return Arm(genomes=genomes[inside], accuracy=accuracy, latency_ms=latency.predict(genomes[inside]))
 
 
 def _candidates(
@@ -274,7 +270,7 @@ def _candidates(
         )
         for row, genome in enumerate(genomes)
     ]
-    return sorted(candidates, key=lambda candidate: candidate.measured_latency_ms)
+    return sorted(candidates, key=lambda candidate: (candidate.measured_latency_ms, -candidate.validation_accuracy))
 
 
 def _non_dominated(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -286,9 +282,9 @@ def _non_dominated(candidates: Sequence[Candidate]) -> list[Candidate]:
     return kept
 
 
-def _comparison(outcome: SearchOutcome, budget: Budget) -> Comparison | None:
+def _comparison(outcome: SearchOutcome, budget: Budget, settings: SearchSettings) -> Comparison | None:
     """Return both arms' hypervolumes against the worst error that either has seen and the budget."""
-    if outcome.compared is None:
+    if outcome.compared is None or settings.compare is None:
         return None
     from pymoo.indicators.hv import HV
 
@@ -296,9 +292,12 @@ def _comparison(outcome: SearchOutcome, budget: Budget) -> Comparison | None:
     reference = np.array([both[:, 0].max(), min(budget.limit_ms, budget.reachable_ms[1])])
     indicator = HV(ref_point=reference)
     return Comparison(
-        evaluations=outcome.evaluations,
-        search_hypervolume=float(indicator(outcome.found.objectives)),
-        random_hypervolume=float(indicator(outcome.compared.objectives)),
+        strategy=settings.strategy,
+        evaluations=len(outcome.found.genomes),
+        hypervolume=float(indicator(outcome.found.objectives)),
+        against=settings.compare,
+        against_evaluations=len(outcome.compared.genomes),
+        against_hypervolume=float(indicator(outcome.compared.objectives)),
         reference_error=float(reference[0]),
         reference_latency_ms=float(reference[1]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from search_spaces.documents import pretty_json
 from search_spaces.errors import CheckError, InputError
 from search_spaces.language import NetworkSpace
 
+_DATA_STREAM = 2  # keeps the order of images apart from other draws of the same seed
 _CHECKPOINT_EVERY = 20  # steps; about ten seconds of work on two cores
 
 
@@ -144,7 +146,7 @@ def _batch(data: ImageData, train: ImageSplit, config: TrainingConfig, step: int
     """Return a step's images and labels: the training split in a fresh order every epoch."""
     size = min(config.batch_size, len(train.labels))
     epoch, position = divmod(step, max(1, len(train.labels) // size))
-    order = np.random.default_rng([config.seed, epoch]).permutation(len(train.labels))
+    order = np.random.default_rng([config.seed, _DATA_STREAM, epoch]).permutation(len(train.labels))
     chosen = order[position * size : (position + 1) * size]
     images = torch.from_numpy(data.normalise(train.images[chosen]))
     return images.to(memory_format=torch.channels_last), torch.from_numpy(train.labels[chosen])
@@ -229,7 +231,11 @@ def _check_same(
     record: TrainingRecord, config: TrainingConfig, space: NetworkSpace, data: ImageData, directory: Path
 ) -> None:
     """Refuse to pass off finished weights as the result of other settings."""
-    if (record.config, record.space_hash, record.data_hash) != (config, space.hash, data.content_hash):
+    pairs = {"space": (record.space_hash, space.hash), "data": (record.data_hash[:16], data.content_hash[:16])}
+    pairs |= {f.name: (getattr(record.config, f.name), getattr(config, f.name)) for f in dataclasses.fields(config)}
+    differing = [f"{name} {old}, now {new}" for name, (old, new) in pairs.items() if old != new]
+    if differing:
         raise InputError(
-            f"{directory} already holds a supernet trained with other settings; use the same ones or another --run"
+            f"{directory} already holds a supernet trained with other settings ({'; '.join(differing)}); "
+            "use the same ones or another --run"
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from predictors.additive import AdditiveCost
 from predictors.quality import LatencyError, mape_percent
@@ -52,8 +53,8 @@ class MeasuredNetwork:
     """A whole network measured to calibrate or to test a table; `repeated_ms` is a second, independent figure."""
 
     genes: tuple[int, ...]
-    measured_ms: float
-    repeated_ms: float
+    measured_ms: Annotated[float, Field(gt=0)]
+    repeated_ms: Annotated[float, Field(gt=0)]
 
 
 @document
@@ -76,6 +77,7 @@ class LatencyTable:
         device: name of the target, as on the command line.
         fingerprint: what identifies the machine and its software, as the device reported it.
         fingerprint_hash: hash of the identifying part.
+        conditions: load, temperature and times of the measurement, which identify nothing.
         space_hash: the space whose blocks these are.
         statistic: how rounds become one figure; the same for blocks, networks and verification.
         exporter: what made the ONNX blocks; networks must come from the same.
@@ -91,6 +93,7 @@ class LatencyTable:
     device: str
     fingerprint: dict[str, object]
     fingerprint_hash: str
+    conditions: dict[str, object]
     space_hash: str
     statistic: Literal["min"]
     exporter: str
@@ -99,7 +102,7 @@ class LatencyTable:
     blocks: tuple[BlockLatency, ...]
     calibration: Calibration
     calibration_networks: tuple[MeasuredNetwork, ...]
-    held_out: tuple[MeasuredNetwork, ...]
+    held_out: Annotated[tuple[MeasuredNetwork, ...], Field(min_length=2)]
     error: LatencyError
     plain_error: LatencyError
 
@@ -118,15 +121,20 @@ class LatencyPredictor(AdditiveCost):
                 f"this run's is {space.hash}; run `nas build-lut --device {table.device}`"
             )
         values = block_values(space, {entry.block: entry.latency_ms for entry in table.blocks})
+        missing = {block.family for block in space.blocks} - set(table.calibration.factors)
+        if missing:
+            raise InputError(
+                f"the table of device {table.device!r} has no calibration for {', '.join(sorted(missing))}"
+            )
+        self._held_out = space.check([network.genes for network in table.held_out])
         super().__init__(space, *_calibrated(space, values, table.calibration))
         self.table = table
 
     @property
     def margin(self) -> float:
-        """Relative error that 90 % of the held-out networks stay within: what to keep clear of a budget."""
-        genomes = np.array([network.genes for network in self.table.held_out], dtype=np.int16)
+        """How much slower than predicted a network may be: 90 % of the held-out ones stay within; never negative."""
         measured = np.array([network.measured_ms for network in self.table.held_out])
-        return float(np.quantile(np.abs(self.predict(genomes) - measured) / measured, 0.9))
+        return max(0.0, float(np.quantile(measured / self.predict(self._held_out), 0.9)) - 1.0)
 
 
 def block_values(space: NetworkSpace, latency_ms: Mapping[str, float]) -> Values:

@@ -152,10 +152,6 @@ class NetworkSpace(SearchSpace):
                 families.setdefault(self.blocks[number].family, []).append(self.blocks[number])
         return result
 
-    def operator_genes(self) -> tuple[int, ...]:
-        """Return the columns of genes that choose between kinds, not sizes."""
-        return tuple(position for position, gene in enumerate(self.genes) if not gene.ordinal)
-
     def _slots(self, number: Callable[[BlockSpec], int]) -> Iterator[Slot]:
         layout = self.layout
         resolution = layout.input.resolution
@@ -286,9 +282,17 @@ def _check_layout(layout: Layout) -> None:
             raise InputError(f"space {layout.name!r}: input {name} must be at least 1")
     for index, stage in enumerate(layout.stages, start=1):
         for operator in stage.operators:
-            if operator.family not in FAMILIES:
-                raise unknown_name(f"block family in stage {index}", operator.family, FAMILIES)
+            _check_operator(operator, index)
         sizes = [options for operator in stage.operators for _, options in operator.sizes]
         for options in (stage.width, stage.depth, *sizes):
             if not options or min(options) < 1:
                 raise InputError(f"space {layout.name!r}, stage {index}: options must be positive, got {list(options)}")
+
+
+def _check_operator(operator: Operator, stage: int) -> None:
+    if operator.family not in FAMILIES:
+        raise unknown_name(f"block family in stage {stage}", operator.family, FAMILIES)
+    fields = FAMILIES[operator.family].__dataclass_fields__
+    for name, _ in operator.sizes:
+        if name not in fields:
+            raise unknown_name(f"elastic size of {operator.family} in stage {stage}", name, fields)

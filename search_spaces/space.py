@@ -182,7 +182,10 @@ class SearchSpace:
         Raises:
             InputError: wrong number of genes, not whole numbers, or an index out of range.
         """
-        array = np.asarray(genomes)
+        try:
+            array = np.asarray(genomes)
+        except ValueError:
+            raise InputError(f"genomes of space {self.name!r} must all have {self.n_genes} genes") from None
         if array.ndim != 2 or array.shape[1] != self.n_genes:
             raise InputError(f"genomes of space {self.name!r} have shape (n, {self.n_genes}), got {array.shape}")
         if not np.issubdtype(array.dtype, np.integer):

@@ -10,11 +10,8 @@ RESOLUTION = 24
 # latency does not change, so other widths would only cost accuracy.
 _WIDTHS = ((16, 32), (32, 48, 64), (48, 64, 96))
 _DEPTHS = ((1, 2), (1, 2, 3), (1, 2, 3))
-_OPERATORS = (
-    Operator(family="mbconv", sizes=(("kernel", (3, 5)), ("expansion", (2, 4)))),
-    Operator(family="convnext", sizes=(("kernel", (3, 5, 7)), ("expansion", (2, 4)))),
-    Operator(family="attention", sizes=(("expansion", (1, 2)),)),
-)
+# On maps of 3 pixels the outer ring of a 7x7 kernel would only ever meet padding.
+_CONVNEXT_KERNELS = ((3, 5, 7), (3, 5, 7), (3, 5))
 
 
 def tiny(channels: int, classes: int) -> NetworkSpace:
@@ -25,7 +22,8 @@ def tiny(channels: int, classes: int) -> NetworkSpace:
         classes: number of labels.
     """
     stages = tuple(
-        Stage(width=width, depth=depth, operators=_OPERATORS) for width, depth in zip(_WIDTHS, _DEPTHS, strict=True)
+        Stage(width=width, depth=depth, operators=_operators(kernels))
+        for width, depth, kernels in zip(_WIDTHS, _DEPTHS, _CONVNEXT_KERNELS, strict=True)
     )
     return NetworkSpace(
         Layout(
@@ -36,4 +34,12 @@ def tiny(channels: int, classes: int) -> NetworkSpace:
             stages=stages,
             head_features=128,
         )
+    )
+
+
+def _operators(convnext_kernels: tuple[int, ...]) -> tuple[Operator, ...]:
+    return (
+        Operator(family="mbconv", sizes=(("kernel", (3, 5)), ("expansion", (2, 4)))),
+        Operator(family="convnext", sizes=(("kernel", convnext_kernels), ("expansion", (2, 4)))),
+        Operator(family="attention", sizes=(("expansion", (1, 2)),)),
     )

@@ -139,6 +139,12 @@ class Measurement:
     runs: _Count
     sustained: Sustained | None = None
 
+    @property
+    def noise_percent(self) -> float:
+        """How far the minima of even and odd rounds are apart, relative to `min_ms`; 0 for a single round."""
+        even, odd = self.rounds_ms[0::2], self.rounds_ms[1::2] or self.rounds_ms
+        return 100.0 * abs(min(even) - min(odd)) / self.min_ms
+
 
 @document
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ Proposer = Callable[[Problem, Score, Archive, np.random.Generator], Genomes]
 """Returns genomes worth looking at, given the problem, predicted objectives in bulk and what is known."""
 
 _INITIAL_POOL = 4000
+_TOP_UP = 4  # random candidates per network that the proposer fell short of
 
 
 class PredictedSearch:
@@ -46,6 +47,9 @@ class PredictedSearch:
             self._predictor.fit(self._archive.genomes, self._archive.objectives[:, 0])
             pool = self._archive.unseen(self._propose(self._problem, self._score, self._archive, self._rng))
             pool = pool[self._problem.feasible(pool)]
+            if len(pool) < n:
+                more = feasible_pool(self._problem, _TOP_UP * n + len(self._archive.genomes), self._rng)
+                pool = self._archive.unseen(np.concatenate([pool, more]))
             chosen = pool if len(pool) <= n else pool[best_rows(self._score(pool), n)]
         self._archive.mark(chosen)
         return chosen
@@ -82,7 +86,8 @@ def best_rows(objectives: Values, n: int) -> list[int]:
 
     population = Population.new("F", objectives, "index", np.arange(len(objectives)))
     blank = PymooProblem(n_var=1, n_obj=objectives.shape[1])
-    survivors = RankAndCrowding().do(blank, population, n_survive=n)
+    # The ends of a front tie at infinite distance; pymoo breaks ties at random, here always the same way.
+    survivors = RankAndCrowding().do(blank, population, n_survive=n, random_state=np.random.default_rng(0))
     return sorted(int(index) for index in survivors.get("index"))
 
 
