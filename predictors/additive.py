@@ -43,7 +43,7 @@ class AdditiveCost:
 
     def predict(self, genomes: Genomes) -> Values:
         """Return the cost of canonical genomes ``int16[n, n_genes]``, ``float64[n]``."""
-        total = np.full(len(genomes), self.constant)
+        total = np.full(len(genomes), self.constant, dtype=np.float64)
         for slot, values in zip(self.space.slots, self._slot_values, strict=True):
             total += values[slot.entries(genomes)]
         return total

@@ -52,12 +52,32 @@ def decode(kind: type[Document], text: str | bytes, *, source: str) -> Document:
     adapter = _adapter(cast(Hashable, kind))
     try:
         value: Document = adapter.validate_json(text)
-        return value
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "document"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(f"{source}: {place}: {first['msg']}{more}") from None
+        raise InputError(_one_line(f"{source}: {place}: {first['msg']}{more}")) from None
+    try:
+        # What pydantic lets pass where any value is allowed, or passes over: NaN, and keys given twice.
+        json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
+    except (ValueError, RecursionError) as error:
+        raise InputError(_one_line(f"{source}: not valid JSON: {error}")) from None
+    return value
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a number")
+
+
+def _refuse_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key is given twice")
+    return result
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 @functools.cache

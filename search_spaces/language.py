@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 import numpy as np
@@ -247,7 +247,11 @@ def _stage_block(family: str, width: int, resolution: int, sizes: Mapping[str, i
     make: Callable[..., BlockSpec] = FAMILIES[family]
     one_width = "channels" in FAMILIES[family].__dataclass_fields__
     ends = {"channels": width} if one_width else {"in_channels": width, "out_channels": width}
-    return make(**ends, resolution=resolution, **sizes)
+    block = make(**ends, resolution=resolution, **sizes)
+    if block.out_resolution != resolution:
+        made = f"with {dict(sizes)} it makes {block.out_resolution} of {resolution}"
+        raise InputError(f"{family} in a stage must keep the resolution, {made}")
+    return block
 
 
 def _genes(layout: Layout) -> Iterator[Gene]:
@@ -271,28 +275,37 @@ def _strides(shape: tuple[int, ...], innermost: int) -> npt.NDArray[np.int64]:
 
 
 def _check_layout(layout: Layout) -> None:
+    sizes = {f"input {name}": getattr(layout.input, name) for name in ("channels", "resolution", "classes")}
+    sizes |= {name: getattr(layout, name) for name in ("stem_kernel", "stem_stride", "head_features")}
+    for name, value in sizes.items():
+        if value < 1:
+            raise InputError(f"space {layout.name!r}: {name} must be at least 1, got {value}")
     halvings = layout.stem_stride * 2 ** (len(layout.stages) - 1)
     if not layout.stages or layout.input.resolution % halvings:
         raise InputError(
             f"space {layout.name!r}: resolution {layout.input.resolution} must be a multiple of {halvings} "
             f"(stem stride {layout.stem_stride}, {len(layout.stages)} stages)"
         )
-    for name in ("channels", "resolution", "classes"):
-        if getattr(layout.input, name) < 1:
-            raise InputError(f"space {layout.name!r}: input {name} must be at least 1")
     for index, stage in enumerate(layout.stages, start=1):
         for operator in stage.operators:
             _check_operator(operator, index)
-        sizes = [options for operator in stage.operators for _, options in operator.sizes]
-        for options in (stage.width, stage.depth, *sizes):
+        elastic = [options for operator in stage.operators for _, options in operator.sizes]
+        for options in (stage.width, stage.depth, *elastic):
             if not options or min(options) < 1:
                 raise InputError(f"space {layout.name!r}, stage {index}: options must be positive, got {list(options)}")
 
 
 def _check_operator(operator: Operator, stage: int) -> None:
+    """Refuse what cannot stand in a stage, where blocks follow one another at one width and resolution."""
     if operator.family not in FAMILIES:
         raise unknown_name(f"block family in stage {stage}", operator.family, FAMILIES)
     fields = FAMILIES[operator.family].__dataclass_fields__
-    for name, _ in operator.sizes:
-        if name not in fields:
-            raise unknown_name(f"elastic size of {operator.family} in stage {stage}", name, fields)
+    given = {name for name, _ in operator.sizes}
+    for name in given - fields.keys():
+        raise unknown_name(f"elastic size of {operator.family} in stage {stage}", name, fields)
+    if "channels" not in fields and "out_channels" not in fields:
+        raise InputError(f"stage {stage}: {operator.family} is no block of a stage")
+    fixed = {"channels", "in_channels", "out_channels", "resolution"}
+    missing = {name for name, field in fields.items() if field.default is MISSING} - given - fixed
+    if missing:
+        raise InputError(f"stage {stage}: {operator.family} needs options for {', '.join(sorted(missing))}")

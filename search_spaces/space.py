@@ -200,11 +200,15 @@ class SearchSpace:
         return self.canonical(array.astype(np.int16))
 
     def mutate(self, genomes: Genomes, rng: np.random.Generator, *, probability: float) -> Genomes:
-        """Return a copy in which each gene is redrawn with `probability`, at least one active gene per row."""
+        """Return a copy in which each gene is redrawn with `probability`, at least one active one per row.
+
+        Genes of one option cannot change and do not count.
+        """
         n = len(genomes)
         redraw = rng.random(genomes.shape) < probability
         # One active gene per row is always redrawn: a changed inactive gene would vanish in canonical form.
-        chosen = np.where(self.active(genomes), rng.random(genomes.shape), -1.0).argmax(axis=1)
+        free = self.active(genomes) & (self.n_options > 1)
+        chosen = np.where(free, rng.random(genomes.shape), -1.0).argmax(axis=1)
         redraw[np.arange(n), chosen] = True
         shift = 1 + (rng.random(genomes.shape) * (self.n_options - 1)).astype(np.int64)
         moved = (genomes + shift) % self.n_options

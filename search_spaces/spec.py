@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from search_spaces.documents import canonical_json
+from search_spaces.errors import InputError
 
 
 class BlockSpec(Protocol):
@@ -86,6 +87,16 @@ def block_fields(block: BlockSpec) -> dict[str, object]:
 def block_key(block: BlockSpec) -> str:
     """Return the canonical JSON of a block: its identity in tables and caches."""
     return canonical_json(block_fields(block))
+
+
+def check_sizes(block: BlockSpec, *, odd: tuple[str, ...] = ()) -> None:
+    """Raise `InputError` unless all numbers of a block are at least 1 and those named in `odd` are odd."""
+    for field in dataclasses.fields(block):
+        value = getattr(block, field.name)
+        if isinstance(value, int) and value < 1:
+            raise InputError(f"{block.family}: {field.name} must be at least 1, got {value}")
+        if field.name in odd and value % 2 == 0:
+            raise InputError(f"{block.family}: {field.name} must be odd, got {value}")
 
 
 Spec = TypeVar("Spec", bound=BlockSpec)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from search_spaces.errors import InputError
+from search_spaces.spec import check_sizes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionSpec:
@@ -20,6 +23,11 @@ class AttentionSpec:
     resolution: int
     head_channels: int = 16
     expansion: int
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        if self.channels % self.head_channels:
+            raise InputError(f"attention: {self.channels} channels are no multiple of {self.head_channels} per head")
 
     @property
     def in_channels(self) -> int:

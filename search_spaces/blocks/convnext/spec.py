@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from search_spaces.spec import check_sizes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvNeXtSpec:
@@ -16,6 +18,9 @@ class ConvNeXtSpec:
     resolution: int
     kernel: int
     expansion: int
+
+    def __post_init__(self) -> None:
+        check_sizes(self, odd=("kernel",))
 
     @property
     def in_channels(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from search_spaces.spec import check_sizes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownsampleSpec:
@@ -16,6 +18,9 @@ class DownsampleSpec:
     in_channels: int
     out_channels: int
     resolution: int
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
 
     @property
     def out_resolution(self) -> int:

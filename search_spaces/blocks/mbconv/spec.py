@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from search_spaces.spec import check_sizes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MBConvSpec:
@@ -21,6 +23,9 @@ class MBConvSpec:
     stride: int = 1
     kernel: int
     expansion: int
+
+    def __post_init__(self) -> None:
+        check_sizes(self, odd=("kernel",))
 
     @property
     def hidden_channels(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from search_spaces.spec import check_sizes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StemSpec:
@@ -17,6 +19,9 @@ class StemSpec:
     resolution: int
     kernel: int
     stride: int
+
+    def __post_init__(self) -> None:
+        check_sizes(self, odd=("kernel",))
 
     @property
     def out_resolution(self) -> int:

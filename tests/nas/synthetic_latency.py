@@ -1,0 +1,150 @@
+"""A latency table without a measurement: every figure follows from MACs, so that a test can say what to expect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from nas.block_cache import BlockCache
+from nas.devices import Fingerprint, Measurement, MeasurementRun, ModelFile
+from nas.onnx_format import exporter_name
+from nas.progress import Progress, no_progress
+from predictors.additive import AdditiveCost
+from predictors.latency import BlockLatency, LatencyPredictor, LatencyTable, MeasuredNetwork, calibrate, calibrated_cost
+from predictors.quality import latency_error
+from search_spaces.language import NetworkSpace
+from search_spaces.space import Genomes
+from search_spaces.spec import block_key
+from tests.nas.small_models import IR_VERSION, OPSETS
+
+MACS_PER_MS = 2e6
+CALIBRATION, HELD_OUT = 12, 30
+FINGERPRINT = Fingerprint(
+    machine="none",
+    cpu_model=None,
+    isa_flags=(),
+    cores=None,
+    affinity=None,
+    cpu_quota=None,
+    governor=None,
+    turbo=None,
+    memory_gib=None,
+    system="none",
+    kernel="0",
+    onnxruntime="0",
+    provider="none",
+    threads=1,
+    optimization_level="none",
+    allow_spinning=False,
+)
+
+
+def synthetic_table(space: NetworkSpace, *, noise: float = 0.01, seed: int = 0) -> LatencyTable:
+    """Return a valid table: a block takes its MACs over `MACS_PER_MS` and a little more, networks vary by `noise`."""
+    rng = np.random.default_rng(seed)
+    values = np.array([0.01 + block.macs() / MACS_PER_MS for block in space.blocks])
+    genomes = space.unique(space.sample(4 * (CALIBRATION + HELD_OUT), rng))[: CALIBRATION + HELD_OUT]
+    exact = AdditiveCost(space, values, constant=0.02).predict(genomes)
+    measured, repeated = (exact * (1 + noise * rng.standard_normal(len(exact))) for _ in range(2))
+    fitted = calibrate(space, values, genomes[:CALIBRATION], measured[:CALIBRATION])
+    networks = tuple(
+        MeasuredNetwork(genes=tuple(genome.tolist()), measured_ms=float(first), repeated_ms=float(second))
+        for genome, first, second in zip(genomes, measured, repeated, strict=True)
+    )
+    tested = slice(CALIBRATION, None)
+    errors = [
+        latency_error(cost.predict(genomes[tested]), measured[tested], repeated[tested])
+        for cost in (calibrated_cost(space, values, fitted), AdditiveCost(space, values))
+    ]
+    return LatencyTable(
+        format_version=LatencyTable.CURRENT_VERSION,
+        device="cpu",
+        fingerprint=asdict(FINGERPRINT),
+        fingerprint_hash=FINGERPRINT.hash,
+        conditions={},
+        space_hash=space.hash,
+        statistic="min",
+        exporter=exporter_name(),
+        created="2000-01-01T00:00:00+00:00",
+        seed=seed,
+        blocks=tuple(
+            BlockLatency(
+                block=block_key(block), latency_ms=float(value), in_context_ms=float(value) + 0.01, noise_percent=0.0
+            )
+            for block, value in zip(space.blocks, values, strict=True)
+        ),
+        calibration=fitted,
+        calibration_networks=networks[:CALIBRATION],
+        held_out=networks[CALIBRATION:],
+        error=errors[0],
+        plain_error=errors[1],
+    )
+
+
+def synthetic_latency(space: NetworkSpace, *, noise: float = 0.01) -> LatencyPredictor:
+    """Return the predictor of `synthetic_table`."""
+    return LatencyPredictor(space, synthetic_table(space, noise=noise))
+
+
+def hollow_cache(space: NetworkSpace, directory: Path) -> BlockCache:
+    """Return a full cache of blocks of the right shapes that compute nothing: for a device that does not run them."""
+    cache = BlockCache(space, directory)
+    directory.mkdir()
+    for block in space.blocks:
+        ends = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, side, side])
+            for name, channels, side in (
+                ("input", block.in_channels, block.resolution),
+                ("output", block.out_channels, block.out_resolution),
+            )
+        ]
+        graph = helper.make_graph([helper.make_node("Identity", ["input"], ["output"])], "hollow", ends[:1], ends[1:])
+        model = helper.make_model(graph, opset_imports=OPSETS, ir_version=IR_VERSION)
+        cache.path(block).write_bytes(model.SerializeToString())
+    return cache
+
+
+@dataclass(frozen=True)
+class ChosenDevice:
+    """A device that reports chosen latencies by model id, and lists in `asked` what it was given."""
+
+    latency_ms: Callable[[str], float]
+    asked: list[str]
+    name: str = "cpu"
+    slug: str = "cpu"
+
+    def fingerprint(self) -> Fingerprint:
+        return FINGERPRINT
+
+    def measure(
+        self,
+        models: Sequence[ModelFile],
+        *,
+        rounds: int = 12,
+        visit_ms: float = 10.0,
+        sustained_s: float = 0.0,
+        spread_s: float = 0.0,
+        seed: int = 0,
+        work_dir: Path,
+        progress: Progress = no_progress,
+    ) -> MeasurementRun:
+        measurements = []
+        for model in models:
+            assert model.path.is_file()
+            self.asked.append(model.id)
+            latency = self.latency_ms(model.id)
+            measurements.append(
+                Measurement(
+                    id=model.id, min_ms=latency, rounds_ms=(latency,) * rounds, median_ms=latency * 1.1, runs=rounds
+                )
+            )
+        return MeasurementRun(fingerprint=FINGERPRINT, measurements=tuple(measurements))
+
+
+def genomes_by_id(space: NetworkSpace, genomes: Genomes) -> dict[str, Genomes]:
+    """Return genomes by the id of their architecture, which is the id that a device sees."""
+    return {space.architecture(genome).id: genome for genome in genomes}

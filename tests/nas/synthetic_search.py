@@ -1,0 +1,103 @@
+"""A search without a supernet: accuracies are a function of genomes, so that a test can say what to expect."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.budget import Budget, parse_budget
+from nas.evaluate import SubnetEvaluator
+from nas.ledger import Ledger
+from nas.progress import Progress, no_progress
+from nas.subnet_search import Arm, SearchOutcome, SearchSettings, search_subnets
+from search_spaces.space import Genomes
+from search_spaces.tiny import tiny
+from tests.nas.synthetic_latency import synthetic_latency
+
+Values = npt.NDArray[np.float64]
+
+SPACE = tiny(1, 10)
+LATENCY = synthetic_latency(SPACE)
+IMAGES = 360
+SETTINGS = SearchSettings(evaluations=44, initial=20, rounds=3, compare="random")
+_TERMS = np.random.default_rng(7).random((SPACE.n_genes, int(SPACE.n_options.max())))
+
+
+def synthetic_accuracy(genomes: Genomes) -> Values:
+    """Return a share of `IMAGES` that a sum over genes explains in most part."""
+    worth = (_TERMS[np.arange(SPACE.n_genes), genomes] * SPACE.active(genomes)).sum(axis=1)
+    unexplained = np.sin(37.0 * genomes @ np.arange(1, SPACE.n_genes + 1))
+    values: Values = np.round(IMAGES * (0.3 + 0.02 * worth + 0.01 * unexplained)) / IMAGES
+    return values
+
+
+class SyntheticEvaluator(SubnetEvaluator):
+    """Stands in for a trained supernet.
+
+    Attributes:
+        truly_evaluated: genomes that were not known yet, in the order in which they were evaluated.
+    """
+
+    def __init__(self, ledger: Ledger, accuracy: Callable[[Genomes], Values] = synthetic_accuracy) -> None:
+        self.accuracy = accuracy
+        self.space = SPACE
+        self.supernet_hash = "5eed"
+        self.ledger = ledger
+        self.values: dict[tuple[int, ...], float] = {}
+        self.truly_evaluated: list[tuple[int, ...]] = []
+
+    @property
+    def validation_images(self) -> int:
+        return IMAGES
+
+    def known(self) -> dict[tuple[int, ...], float]:
+        return dict(self.values)
+
+    def evaluate(self, genomes: Genomes, *, progress: Progress = no_progress) -> Values:
+        for done, (genes, value) in enumerate(zip(tuples(genomes), self.accuracy(genomes), strict=True), start=1):
+            if genes not in self.values:
+                self.truly_evaluated.append(genes)
+                self.values[genes] = float(value)
+            progress(done, len(genomes))
+        return np.array([self.values[genes] for genes in tuples(genomes)], dtype=np.float64)
+
+
+def tuples(genomes: Genomes) -> list[tuple[int, ...]]:
+    """Return genomes as values that can be compared and kept in sets."""
+    return [tuple(row) for row in genomes.tolist()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A finished search and what it was made with."""
+
+    evaluator: SyntheticEvaluator
+    budget: Budget
+    outcome: SearchOutcome
+
+    @property
+    def arms(self) -> list[Arm]:
+        """The search's own arm, and the one it is compared with."""
+        return [arm for arm in (self.outcome.found, self.outcome.compared) if arm is not None]
+
+
+def search(
+    folder: Path,
+    budget: str = "50%",
+    *,
+    settings: SearchSettings = SETTINGS,
+    known: Genomes | None = None,
+    accuracy: Callable[[Genomes], Values] = synthetic_accuracy,
+    progress: Progress = no_progress,
+) -> Search:
+    """Search the space of these tests with what the ledger is said to know."""
+    evaluator = SyntheticEvaluator(Ledger(folder / "ledger.db"), accuracy)
+    if known is not None:
+        evaluator.evaluate(known)
+        evaluator.truly_evaluated.clear()
+    limit = parse_budget(budget, LATENCY)
+    return Search(evaluator, limit, search_subnets(evaluator, LATENCY, limit, settings, progress=progress))

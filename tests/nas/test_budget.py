@@ -1,0 +1,117 @@
+"""What a budget means: what is read, what is refused with the reachable range, what does not bind."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from nas.budget import Budget, parse_budget
+from predictors.latency import LatencyPredictor
+from search_spaces.errors import InputError
+from search_spaces.tiny import tiny
+from tests.nas.synthetic_latency import synthetic_latency, synthetic_table
+
+
+@pytest.fixture(scope="module")
+def latency() -> LatencyPredictor:
+    return synthetic_latency(tiny(1, 10))
+
+
+@pytest.fixture(scope="module")
+def reachable(latency: LatencyPredictor) -> tuple[float, float]:
+    fastest, slowest = latency.cheapest()[0], latency.dearest()[0]
+    assert 0.2 < fastest < slowest < 100
+    return fastest, slowest
+
+
+@pytest.mark.parametrize(("text", "share"), [("0%", 0.0), ("25%", 0.25), ("50%", 0.5), ("12.5%", 0.125), ("100%", 1.0)])
+def test_a_share_is_one_of_the_reachable_range(
+    latency: LatencyPredictor, reachable: tuple[float, float], text: str, share: float
+) -> None:
+    budget = parse_budget(text, latency)
+    fastest, slowest = reachable
+    assert budget.limit_ms == pytest.approx(fastest + share * (slowest - fastest))
+    assert budget.reachable_ms == reachable
+
+
+def test_milliseconds_are_taken_as_they_are(latency: LatencyPredictor, reachable: tuple[float, float]) -> None:
+    middle = sum(reachable) / 2
+    budget = parse_budget(repr(middle), latency)
+    assert (budget.limit_ms, budget.binds) == (middle, True)
+    assert parse_budget("1e2", latency).limit_ms == 100
+
+
+@pytest.mark.parametrize(
+    "text", ["-1", "abc", "nan", "inf", "-inf", "120%", "100.1%", "-5%", "nan%", "inf%", "abc%", "", "%", "5 ms", "1,5"]
+)
+def test_what_is_no_budget_is_refused_with_examples(latency: LatencyPredictor, text: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        parse_budget(text, latency)
+    message = str(refusal.value)
+    assert repr(text) in message
+    assert "milliseconds, such as 10" in message
+    assert "100%" in message
+
+
+@pytest.mark.parametrize("text", ["0.2", "0", "1e-9"])
+def test_below_the_cheapest_network_the_reachable_range_is_told(
+    latency: LatencyPredictor, reachable: tuple[float, float], text: str
+) -> None:
+    with pytest.raises(InputError) as refusal:
+        parse_budget(text, latency)
+    message = str(refusal.value)
+    assert f"{float(text):g} ms" in message
+    assert "cpu" in message
+    figures = [float(figure) for figure in re.findall(r"([\d.]+) ms", message.partition("reaches")[2])]
+    assert figures == pytest.approx(reachable, rel=0.001)
+    assert "\n" not in message
+
+
+def test_the_fastest_network_itself_is_a_budget(latency: LatencyPredictor, reachable: tuple[float, float]) -> None:
+    fastest = reachable[0]
+    budget = parse_budget(repr(fastest), latency)
+    assert budget.limit_ms == fastest
+    assert (latency.predict(latency.cheapest()[1][None]) <= budget.predicted_limit_ms).all()
+    with pytest.raises(InputError, match="no network"):
+        parse_budget(repr(fastest * (1 - 1e-9)), latency)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_least_budget_that_a_refusal_names_is_accepted(seed: int) -> None:
+    space = tiny(1, 10)
+    latency = LatencyPredictor(space, synthetic_table(space, seed=seed))
+    with pytest.raises(InputError, match="raise --budget-ms to at least") as refusal:
+        parse_budget("0.2", latency)
+    least = str(refusal.value).rsplit(" ", 1)[1]
+    assert parse_budget(least, latency).limit_ms == pytest.approx(latency.cheapest()[0], rel=0.01)
+
+
+def test_a_budget_binds_as_long_as_it_keeps_a_network_out(
+    latency: LatencyPredictor, reachable: tuple[float, float]
+) -> None:
+    # Predictions keep a margin: a budget must be above the slowest network by as much to let it in.
+    enough = reachable[1] * (1 + latency.margin)
+    for text, binds in ((enough * 0.999, True), (enough * 1.001, False), (1e6, False), (reachable[0], True)):
+        budget = parse_budget(repr(text), latency)
+        assert budget.binds is binds
+        assert (latency.predict(latency.dearest()[1][None])[0] > budget.predicted_limit_ms) is np.bool_(binds)
+
+
+def test_predictions_keep_the_margin_of_the_table_and_measurements_its_noise(
+    latency: LatencyPredictor, reachable: tuple[float, float]
+) -> None:
+    budget = parse_budget("50%", latency)
+    assert budget.margin == latency.margin
+    assert 0 < budget.margin < 0.1
+    assert budget.predicted_limit_ms * (1 + budget.margin) == pytest.approx(budget.limit_ms)
+    assert reachable[0] < budget.predicted_limit_ms < budget.limit_ms
+    assert budget.noise * 100 == pytest.approx(latency.table.error.noise_floor_percent)
+    assert budget.measured_limit_ms * (1 + budget.noise) == pytest.approx(budget.limit_ms)
+    assert budget.measured_limit_ms < budget.limit_ms
+
+
+def test_the_margin_never_excludes_the_fastest_network() -> None:
+    budget = Budget(limit_ms=1.001, reachable_ms=(1.0, 9.0), margin=0.05, noise=0.0)
+    assert budget.predicted_limit_ms == 1.0

@@ -1,0 +1,142 @@
+"""The result of a search as a file, and picking one of its networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from nas.files import read_document, write_atomic
+from nas.front import Candidate, Comparison, Front
+from search_spaces.documents import pretty_json
+from search_spaces.errors import InputError
+
+
+def candidate(name: str, accuracy: float, latency_ms: float) -> Candidate:
+    return Candidate(
+        id=name,
+        genes=(0, 2, 1),
+        validation_accuracy=accuracy,
+        validation_standard_error=0.01,
+        predicted_latency_ms=latency_ms * 1.01,
+        measured_latency_ms=latency_ms,
+        params=1000,
+        macs=20000,
+    )
+
+
+CANDIDATES = (
+    candidate("0a1b2c3d4e", 0.50, 1.0),
+    candidate("0a1bffffff", 0.75, 2.0),
+    candidate("9c00000000", 0.80, 3.5),
+    candidate("beef000000", 0.80, 3.0),
+)
+FRONT = Front(
+    format_version=Front.CURRENT_VERSION,
+    space_hash="5bace",
+    supernet_hash="5eed",
+    device="cpu",
+    fingerprint_hash="cafe",
+    budget_ms=4.0,
+    reachable_ms=(0.5, 8.25),
+    budget_binds=True,
+    margin=0.02,
+    seed=0,
+    evaluations=96,
+    validation_images=360,
+    candidates=CANDIDATES,
+    dropped=(candidate("dddddddddd", 0.9, 4.5),),
+    comparison=Comparison(
+        strategy="nsga2",
+        evaluations=96,
+        hypervolume=1.5,
+        against="random",
+        against_evaluations=96,
+        against_hypervolume=1.25,
+        reference_error=0.5,
+        reference_latency_ms=4.0,
+    ),
+)
+
+
+def test_the_best_is_the_most_accurate_and_the_fastest_of_equals() -> None:
+    assert FRONT.best.id == "beef000000"
+    assert FRONT.pick("best") is FRONT.best
+    assert dataclasses.replace(FRONT, candidates=CANDIDATES[::-1]).best.id == "beef000000"
+
+
+@pytest.mark.parametrize("expected", [each.id for each in CANDIDATES])
+def test_a_network_is_picked_by_its_id(expected: str) -> None:
+    assert FRONT.pick(expected).id == expected
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [("0a1b2", "0a1b2c3d4e"), ("0a1bf", "0a1bffffff"), ("9", "9c00000000"), ("be", "beef000000")],
+)
+def test_a_beginning_that_only_one_id_has_is_enough(choice: str, expected: str) -> None:
+    assert FRONT.pick(choice).id == expected
+
+
+@pytest.mark.parametrize("choice", ["0", "0a1b"])
+def test_a_beginning_of_several_ids_is_refused_naming_them(choice: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        FRONT.pick(choice)
+    message = str(refusal.value)
+    assert repr(choice) in message
+    assert "0a1b2c3d4e" in message
+    assert "0a1bffffff" in message
+    assert "9c00000000" not in message
+
+
+def test_an_empty_choice_is_no_choice() -> None:
+    with pytest.raises(InputError):
+        FRONT.pick("")
+
+
+@pytest.mark.parametrize(
+    ("choice", "nearest"), [("0a1b2c3d4f", "0a1b2c3d4e"), ("bets", "best"), ("beef0000001", "beef000000")]
+)
+def test_an_unknown_network_is_refused_naming_the_nearest(choice: str, nearest: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        FRONT.pick(choice)
+    message = str(refusal.value)
+    assert repr(choice) in message
+    assert f"did you mean {nearest!r}" in message
+    assert all(each.id in message for each in CANDIDATES)
+
+
+def test_what_was_dropped_cannot_be_picked() -> None:
+    with pytest.raises(InputError, match="dddddddddd"):
+        FRONT.pick("dddddddddd")
+
+
+@pytest.mark.parametrize("front", [FRONT, dataclasses.replace(FRONT, comparison=None, dropped=(), budget_binds=False)])
+def test_a_front_comes_back_from_its_file_as_it_was(tmp_path: Path, front: Front) -> None:
+    path = tmp_path / "front.json"
+    write_atomic(path, pretty_json(front))
+    assert read_document(path, Front) == front
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("budget_ms", "4", "budget_ms"),
+        ("candidates", [{"id": "0a1b2c3d4e"}], "candidates"),
+        ("supernet", "5eed", "supernet"),
+        ("format_version", 2, "newer"),
+        ("margin", None, "margin"),
+        ("candidates", [], "candidates"),
+    ],
+)
+def test_a_front_that_was_changed_by_hand_is_refused_naming_the_field(
+    tmp_path: Path, field: str, value: object, word: str
+) -> None:
+    path = tmp_path / "front.json"
+    path.write_text(json.dumps(json.loads(pretty_json(FRONT)) | {field: value}))
+    with pytest.raises(InputError, match=word) as refusal:
+        read_document(path, Front)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)

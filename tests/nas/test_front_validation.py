@@ -1,0 +1,215 @@
+"""Validating what a search found on the device: what is measured, what is kept, what is dropped and said."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas.block_cache import BlockCache
+from nas.evaluate import standard_error
+from nas.front import Front
+from nas.ledger import Ledger
+from nas.subnet_search import FINALISTS, validate_front
+from search_spaces.errors import CheckError, InputError
+from tests.nas.synthetic_latency import ChosenDevice, genomes_by_id, hollow_cache
+from tests.nas.synthetic_search import (
+    IMAGES,
+    LATENCY,
+    SETTINGS,
+    SPACE,
+    Search,
+    SyntheticEvaluator,
+    Values,
+    search,
+    synthetic_accuracy,
+)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """A search with a comparison, from an empty ledger; for reading only."""
+    return search(tmp_path_factory.mktemp("searched"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """A front, and the ids of what its device was asked to measure."""
+
+    front: Front
+    asked: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Validator:
+    """Validates a search on a device that reports latencies as a function of the model's id."""
+
+    search: Search
+    evaluator: SyntheticEvaluator
+    cache: BlockCache
+
+    @property
+    def predicted_ms(self) -> dict[str, float]:
+        """Predicted latency of everything in the ledger, by id."""
+        known = np.array(list(self.evaluator.values), dtype=np.int16)
+        by_id = genomes_by_id(SPACE, known)
+        return dict(zip(by_id, LATENCY.predict(np.stack(list(by_id.values()))).tolist(), strict=True))
+
+    def run(self, latency_ms: Callable[[str], float]) -> Validation:
+        device = ChosenDevice(latency_ms, [])
+        front = validate_front(
+            self.search.outcome, self.evaluator, LATENCY, self.search.budget, SETTINGS, device=device, cache=self.cache
+        )
+        return Validation(front, device.asked)
+
+
+@pytest.fixture
+def validator(searched: Search, tmp_path: Path) -> Validator:
+    """A validator of the shared search with a ledger of its own."""
+    evaluator = SyntheticEvaluator(Ledger(tmp_path / "ledger.db"))
+    evaluator.values = dict(searched.evaluator.values)
+    return Validator(searched, evaluator, hollow_cache(SPACE, tmp_path / "blocks"))
+
+
+def non_dominated(values: dict[tuple[int, ...], float]) -> set[str]:
+    """Return the ids of networks, given with their accuracy, that none is both as fast and as accurate as."""
+    genomes = np.array(list(values), dtype=np.int16)
+    objectives = np.stack([-np.array(list(values.values())), LATENCY.predict(genomes)], axis=1)
+    alone = [not any((row >= o).all() and (row > o).any() for o in objectives) for row in objectives]
+    return set(genomes_by_id(SPACE, genomes[alone]))
+
+
+def test_the_front_is_sorted_non_dominated_and_inside_the_budget(validator: Validator) -> None:
+    rng = np.random.default_rng(0)
+    measured = {name: latency * float(rng.uniform(0.95, 1.05)) for name, latency in validator.predicted_ms.items()}
+    front = validator.run(measured.__getitem__).front
+    assert len(front.candidates) > 3
+    latencies = [candidate.measured_latency_ms for candidate in front.candidates]
+    accuracies = [candidate.validation_accuracy for candidate in front.candidates]
+    assert latencies == sorted(set(latencies))
+    assert accuracies == sorted(set(accuracies))
+    assert latencies[-1] <= front.budget_ms == validator.search.budget.limit_ms
+    assert front.best == front.candidates[-1]
+
+
+def test_of_equally_fast_networks_the_most_accurate_is_kept(validator: Validator) -> None:
+    front = validator.run(lambda name: 1.0).front
+    assert [candidate.validation_accuracy for candidate in front.candidates] == [
+        max(validator.evaluator.values.values())
+    ]
+
+
+def test_every_figure_of_a_candidate_is_its_own(validator: Validator) -> None:
+    ms = validator.predicted_ms
+    front = validator.run(lambda name: ms[name] * 1.01).front
+    for candidate in (*front.candidates, *front.dropped):
+        genome = np.array(candidate.genes, dtype=np.int16)
+        spec = SPACE.lower(genome)
+        assert candidate.id == SPACE.architecture(genome).id
+        assert (candidate.params, candidate.macs) == (spec.params(), spec.macs())
+        assert candidate.predicted_latency_ms == pytest.approx(ms[candidate.id])
+        assert candidate.measured_latency_ms == pytest.approx(ms[candidate.id] * 1.01)
+        assert candidate.validation_accuracy == synthetic_accuracy(genome[None])[0]
+        assert candidate.validation_standard_error == standard_error(candidate.validation_accuracy, IMAGES)
+
+
+def test_the_front_says_what_it_was_made_from(validator: Validator) -> None:
+    front = validator.run(validator.predicted_ms.__getitem__).front
+    budget = validator.search.budget
+    assert (front.space_hash, front.supernet_hash, front.device) == (SPACE.hash, "5eed", "cpu")
+    assert front.fingerprint_hash == LATENCY.table.fingerprint_hash
+    assert (front.budget_ms, front.reachable_ms, front.margin) == (budget.limit_ms, budget.reachable_ms, budget.margin)
+    assert (front.seed, front.evaluations, front.validation_images) == (0, 44, IMAGES)
+    assert front.budget_binds
+
+
+def test_finalists_hold_the_true_front_of_all_that_is_known(validator: Validator, tmp_path: Path) -> None:
+    ms = validator.predicted_ms
+    validation = validator.run(lambda name: ms[name] * 0.99)
+    assert len(validation.asked) == len(set(validation.asked)) == FINALISTS
+    true_front = non_dominated(validator.evaluator.values)
+    assert 3 < len(true_front) <= FINALISTS
+    assert true_front <= set(validation.asked)
+    assert {candidate.id for candidate in validation.front.candidates} == true_front
+    rows = Ledger(tmp_path / "ledger.db").values(f"latency:{LATENCY.table.fingerprint_hash}", SPACE.hash)
+    measured = {SPACE.architecture(np.array(genes, dtype=np.int16)).id: value for genes, value in rows.items()}
+    assert measured == {name: ms[name] * 0.99 for name in validation.asked}
+
+
+def test_older_networks_in_the_ledger_are_finalists_if_they_are_predicted_inside(validator: Validator) -> None:
+    limit = validator.search.budget.predicted_limit_ms
+    older = [row for row in SPACE.sample(200, np.random.default_rng(1)) if tuple(row) not in validator.evaluator.values]
+    inside, outside = (
+        next(row for row in older if bool(LATENCY.predict(row[None])[0] <= limit) == wanted) for wanted in (True, False)
+    )
+    validator.evaluator.values |= {tuple(inside.tolist()): 0.99, tuple(outside.tolist()): 1.0}
+    validation = validator.run(validator.predicted_ms.__getitem__)
+    assert validation.front.best.id == SPACE.architecture(inside).id
+    assert SPACE.architecture(outside).id not in validation.asked
+    assert validation.front.evaluations == 44
+
+
+def test_what_is_measured_outside_the_budget_is_dropped_and_said(validator: Validator) -> None:
+    ms = validator.predicted_ms
+    # The next measurement may be slower by the noise, and has to be inside too.
+    limit = validator.search.budget.measured_limit_ms
+    undisturbed = validator.run(ms.__getitem__).front
+    best, other = undisturbed.best.id, undisturbed.candidates[0].id
+    assert undisturbed.dropped == ()
+    front = validator.run((ms | {best: limit * (1 + 1e-9), other: limit}).__getitem__).front
+    assert [candidate.id for candidate in front.dropped] == [best]
+    assert best not in {candidate.id for candidate in front.candidates}
+    assert all(candidate.measured_latency_ms <= limit for candidate in front.candidates)
+    with pytest.raises(InputError):
+        front.pick(best)
+    alone = validator.run(lambda name: limit if name == other else 2 * limit).front
+    assert [candidate.id for candidate in alone.candidates] == [other]
+    assert len(alone.dropped) == FINALISTS - 1
+
+
+def test_finalists_that_are_all_outside_are_a_failed_check_naming_the_fastest(validator: Validator) -> None:
+    limit = validator.search.budget.limit_ms
+    ms = validator.predicted_ms
+    with pytest.raises(CheckError) as failure:
+        validator.run(lambda name: limit + ms[name])
+    assert f"{limit:.3f} ms" in str(failure.value)
+    assert f"fastest {limit + LATENCY.cheapest()[0]:.3f} ms" in str(failure.value)
+    assert f"all {FINALISTS} finalists" in str(failure.value)
+
+
+def test_the_comparison_holds_both_hypervolumes_at_one_reference(validator: Validator) -> None:
+    comparison = validator.run(validator.predicted_ms.__getitem__).front.comparison
+    assert comparison is not None
+    limit = validator.search.budget.limit_ms
+    worst = max(arm.objectives[:, 0].max() for arm in validator.search.arms)
+    assert (comparison.reference_error, comparison.reference_latency_ms) == (worst, limit)
+    assert (comparison.strategy, comparison.against) == ("nsga2", "random")
+    assert comparison.evaluations == comparison.against_evaluations == 44
+    stated = (comparison.hypervolume, comparison.against_hypervolume)
+    expected = [staircase(arm.objectives, worst, limit) for arm in validator.search.arms]
+    assert stated == pytest.approx(expected)
+
+
+def staircase(objectives: Values, worst_error: float, limit_ms: float) -> float:
+    """Return the area under the reference point that is dominated, summed slice by slice."""
+    area, error = 0.0, worst_error
+    for row_error, latency_ms in objectives[np.argsort(objectives[:, 1], kind="stable")]:
+        if row_error < error:
+            area += (error - row_error) * (limit_ms - latency_ms)
+            error = row_error
+    return area
+
+
+def test_a_budget_that_does_not_bind_is_compared_inside_the_reachable_range(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, strategy="random")
+    found = search(tmp_path, "1000", settings=settings)
+    validator = Validator(found, found.evaluator, hollow_cache(SPACE, tmp_path / "blocks"))
+    front = validator.run(validator.predicted_ms.__getitem__).front
+    assert not front.budget_binds
+    assert front.dropped == ()
+    assert front.comparison is not None
+    assert front.comparison.reference_latency_ms == LATENCY.dearest()[0]
+    assert front.comparison.hypervolume > 0

@@ -1,0 +1,81 @@
+"""Progress: a bar on a terminal, nothing into a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas.progress import no_progress, progress_bar
+from tests.command_line import command, environment
+
+COUNT = """
+import sys
+from nas.progress import progress_bar
+
+with progress_bar("counting", quiet=len(sys.argv) > 1) as progress:
+    progress(1, 7)
+    progress(7, 7)
+print("done")
+"""
+
+
+def on_a_terminal(*words: str) -> tuple[int, str, str]:
+    """Run a program whose standard error is a terminal; return its exit code, its output and what the terminal got."""
+    ours, theirs = pty.openpty()
+    variables = environment(TERM="xterm", COLUMNS="100")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=theirs, env=variables, text=True) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # what Linux raises once the other end is closed
+            while piece := os.read(ours, 4096):
+                shown += piece
+        assert process.stdout is not None
+        printed = process.stdout.read()
+    os.close(ours)
+    return process.returncode, printed, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+
+
+def test_a_terminal_shows_what_is_done_and_how_far_it_is() -> None:
+    code, printed, shown = on_a_terminal(sys.executable, "-c", COUNT)
+    assert (code, printed) == (0, "done\n")
+    assert "counting" in shown
+    assert "7/7" in shown
+
+
+def test_a_quiet_bar_shows_nothing_on_a_terminal_either() -> None:
+    assert on_a_terminal(sys.executable, "-c", COUNT, "quiet") == (0, "done\n", "")
+
+
+def test_a_command_shows_its_progress_on_a_terminal(trained_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    code, printed, shown = on_a_terminal(*command("train", "--run", run, "--steps", 12, "--batch-size", 32))
+    assert code == 0
+    assert printed.startswith("Supernet of space tiny")
+    assert "evaluating" in shown
+    assert re.search(r"\b([1-9]\d*)/\1\b", shown)
+
+
+def test_nothing_is_shown_where_there_is_no_terminal() -> None:
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), progress_bar("counting") as progress:
+        progress(1, 7)
+    assert stdout.getvalue() == stderr.getvalue() == ""
+
+
+def test_an_error_in_the_work_is_passed_on() -> None:
+    with pytest.raises(ZeroDivisionError), progress_bar("counting") as progress:
+        progress(1, 1 // 0)
+
+
+def test_reporting_to_nobody_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    no_progress(1, 7)
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from search_spaces.catalogue import SPACES, find_space
+from search_spaces.errors import CheckError, InputError, MachineError, ToolError, unknown_name
+
+
+@pytest.mark.parametrize(("error", "exit_code"), [(CheckError, 1), (InputError, 2), (MachineError, 3)])
+def test_every_error_has_its_exit_code(error: type[ToolError], exit_code: int) -> None:
+    assert issubclass(error, ToolError)
+    assert error("why").exit_code == exit_code
+    assert str(error("why")) == "why"
+
+
+def test_an_unknown_name_lists_the_known_and_the_nearest() -> None:
+    assert str(unknown_name("device", "cpi", ["cuda", "cpu"])) == (
+        "unknown device 'cpi'; did you mean 'cpu'? (known: cuda, cpu)"
+    )
+    assert str(unknown_name("device", "zzz", ["cuda", "cpu"])) == "unknown device 'zzz' (known: cuda, cpu)"
+    assert str(unknown_name("option", 3, [])) == "unknown option 3 (known: none)"
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_named_spaces_are_built_for_the_images_they_ask_for(name: str) -> None:
+    space = find_space(name).build(3, 7)
+    assert space.name == name
+    assert (space.layout.input.channels, space.layout.input.classes) == (3, 7)
+    assert space.layout.input.resolution == find_space(name).resolution
+
+
+def test_an_unknown_space_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown space 'tinny'; did you mean 'tiny'"):
+        find_space("tinny")

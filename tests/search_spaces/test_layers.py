@@ -1,0 +1,131 @@
+"""Which weights a slice is, said by hand: the contract suite only shows that elastic and extracted blocks agree."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_spaces.blocks.layers import (
+    ElasticBatchNorm2d,
+    ElasticConv2d,
+    ElasticLayerNorm,
+    ElasticLinear,
+    LayerScale,
+    copy_slices,
+)
+
+
+def numbered(shape: tuple[int, ...]) -> Tensor:
+    """Return a tensor whose elements all differ."""
+    return torch.arange(float(torch.Size(shape).numel())).reshape(shape).sin()
+
+
+def fill(layer: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(numbered(tuple(parameter.shape)))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_dense_convolution_uses_its_first_channels_and_its_central_taps(stride: int) -> None:
+    conv = ElasticConv2d(6, 8, 5, stride=stride, bias=True)
+    fill(conv)
+    assert conv.bias is not None
+    x = numbered((2, 3, 6, 6))
+    expected = F.conv2d(x, conv.weight[:4, :3, 1:4, 1:4], conv.bias[:4], stride, padding=1)
+    assert torch.equal(conv(x, 4, 3), expected)
+    # The outer taps of a 7 and a 5 differ; the centre of a 5 is that of its 3.
+    assert torch.equal(conv(x, 8, 1), F.conv2d(x, conv.weight[:, :3, 2:3, 2:3], conv.bias, stride))
+
+
+def test_a_depthwise_convolution_keeps_one_filter_per_channel() -> None:
+    conv = ElasticConv2d(6, 6, 5, groups=6)
+    fill(conv)
+    x = numbered((2, 4, 5, 5))
+    expected = F.conv2d(x, conv.weight[:4, :, 1:4, 1:4], None, padding=1, groups=4)
+    assert torch.equal(conv(x, 4, 3), expected)
+
+
+def test_a_layer_at_its_own_sizes_is_the_plain_layer() -> None:
+    conv, plain = ElasticConv2d(3, 4, 3, bias=True), nn.Conv2d(3, 4, 3, padding=1)
+    plain.load_state_dict(conv.state_dict())
+    x = numbered((2, 3, 5, 5))
+    assert torch.equal(conv(x), plain(x))
+    linear, plain_linear = ElasticLinear(4, 6, sections=3), nn.Linear(4, 6)
+    plain_linear.load_state_dict(linear.state_dict())
+    assert torch.equal(linear(x.new_ones(2, 4)), plain_linear(x.new_ones(2, 4)))
+
+
+def test_a_linear_layer_cuts_each_section_on_its_own() -> None:
+    linear = ElasticLinear(6, 12, sections=3)
+    fill(linear)
+    x = numbered((2, 5, 4))
+    rows = [0, 1, 4, 5, 8, 9]
+    expected = F.linear(x, linear.weight[rows][:, :4], linear.bias[rows])
+    assert torch.equal(linear(x, 6), expected)
+    plain = ElasticLinear(6, 12)
+    fill(plain)
+    assert torch.equal(plain(x, 6), F.linear(x, plain.weight[:6, :4], plain.bias[:6]))
+
+
+def test_layer_norm_normalises_what_it_is_given() -> None:
+    norm = ElasticLayerNorm(6)
+    fill(norm)
+    x = numbered((3, 4)) * 5 + 2
+    centred = x - x.mean(-1, keepdim=True)
+    variance = x.var(-1, unbiased=False, keepdim=True)
+    expected = centred / torch.sqrt(variance + 1e-6) * norm.weight[:4] + norm.bias[:4]
+    torch.testing.assert_close(norm(x), expected)
+
+
+def test_layer_scale_scales_the_last_dimension() -> None:
+    scale = LayerScale(4)
+    assert scale.gamma.tolist() == pytest.approx([0.1] * 4)
+    fill(scale)
+    x = numbered((2, 3, 2))
+    assert torch.equal(scale(x), x * scale.gamma[:2])
+
+
+def test_batch_norm_learns_the_statistics_of_the_channels_it_sees() -> None:
+    norm, plain = ElasticBatchNorm2d(5), nn.BatchNorm2d(3)
+    x = numbered((4, 3, 5, 5)) * 3 + 1
+    assert torch.equal(norm(x), plain(x))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert plain.running_mean is not None
+    assert plain.running_var is not None
+    assert torch.equal(norm.running_mean[:3], plain.running_mean)
+    assert torch.equal(norm.running_var[:3], plain.running_var)
+    assert norm.running_mean[3:].tolist() == [0.0, 0.0]
+    assert norm.running_var[3:].tolist() == [1.0, 1.0]
+    assert torch.equal(norm.eval()(x), plain.eval()(x))
+    assert torch.equal(norm.running_mean[:3], plain.running_mean), "evaluation must not learn"
+
+
+def test_batch_norm_without_momentum_averages_all_batches() -> None:
+    norm, plain = ElasticBatchNorm2d(5), nn.BatchNorm2d(3)
+    norm.momentum = plain.momentum = None
+    for factor in (1.0, 2.0, 4.0):
+        x = numbered((4, 3, 5, 5)) * factor
+        assert torch.equal(norm(x), plain(x))
+    assert norm.running_var is not None
+    assert plain.running_var is not None
+    assert torch.equal(norm.running_var[:3], plain.running_var)
+
+
+def test_copied_slices_do_not_share_memory() -> None:
+    source, target = ElasticConv2d(4, 4, 3), ElasticConv2d(4, 4, 3)
+    copy_slices(nn.Sequential(source), nn.Sequential(target))
+    assert torch.equal(source.weight, target.weight)
+    with torch.no_grad():
+        target.weight.zero_()
+    assert source.weight.abs().min() > 0
+
+
+def test_parameters_that_nothing_can_cut_are_refused() -> None:
+    source = nn.Sequential(ElasticLinear(4, 4), nn.Linear(4, 4))
+    target = nn.Sequential(ElasticLinear(4, 2), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"module '1' \(Linear\) has parameters but is not an elastic layer"):
+        copy_slices(source, target)

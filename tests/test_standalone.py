@@ -1,0 +1,92 @@
+"""An exported file where nothing of ours is installed: onnxruntime, numpy, and what the file says about itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas.measure import open_session
+from nas.run import Run
+from tests.command_line import Stage
+from tests.source_tree import ROOT
+
+pytestmark = pytest.mark.slow
+
+PREDICT = """
+import importlib.util, json, sys
+import numpy as np, onnxruntime
+
+path, images, out = sys.argv[1:]
+session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+texts = session.get_modelmeta().custom_metadata_map
+preprocessing = json.loads(texts["paretonas.preprocessing"])
+assert preprocessing["layout"] == "NCHW"
+pixels = np.load(images, allow_pickle=False)
+assert list(pixels.shape[1:3]) == preprocessing["size"]
+mean, std = (np.array(preprocessing[name], dtype=np.float32) for name in ("mean", "std"))
+batch = (pixels.astype(np.float32) * np.float32(preprocessing["scale"]) - mean) / std
+batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+(value,) = session.get_inputs()
+logits = np.concatenate([session.run(None, {value.name: image[None]})[0] for image in batch])
+np.save(out, logits)
+unwanted = ["nas", "onnx", "torch", "search_spaces", "predictors"]
+print(json.dumps({
+    "found": [name for name in unwanted if importlib.util.find_spec(name)],
+    "classes": json.loads(texts["paretonas.class_names"]),
+    "test_accuracy": json.loads(texts["paretonas.accuracy"])["test"],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a new environment that holds onnxruntime and numpy."""
+    home = tmp_path_factory.mktemp("bare")
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*pip, "-c", ROOT / "constraints.txt", "onnxruntime", "numpy", cwd=home)
+    return python
+
+
+def run(*words: str | Path, cwd: Path) -> str:
+    """Run a program outside the checkout, with onnxruntime's telemetry off, and return its output."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    variables["ORT_DISABLE_TELEMETRY"] = "1"
+    done = subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_a_file_alone_tells_enough_to_predict_as_it_did_here(
+    bare_python: Path, export_stage: Stage, tmp_path: Path
+) -> None:
+    exported = export_stage.finished.json
+    data = Run.existing(export_stage.run, first="nas train").load_data()
+    test = data.split("test")
+    np.save(tmp_path / "images.npy", test.images)
+    (tmp_path / "model.onnx").write_bytes(Path(exported["path"]).read_bytes())
+    files = [tmp_path / name for name in ("model.onnx", "images.npy", "logits.npy")]
+    told = json.loads(run(bare_python, "-c", PREDICT, *files, cwd=tmp_path))
+    assert told["found"] == []
+    assert told["classes"] == list(data.class_names)
+    logits = np.load(files[-1])
+
+    session = open_session(exported["path"])
+    here = np.concatenate([session.run(None, {"input": image[None]})[0] for image in data.normalise(test.images)])
+    assert np.abs(logits - here).max() <= 1e-4
+    assert np.array_equal(logits.argmax(axis=1), here.argmax(axis=1))
+    assert np.mean(logits.argmax(axis=1) == test.labels) == told["test_accuracy"] == exported["test_accuracy"]
+
+
+def test_the_environment_of_these_tests_holds_more(bare_python: Path, tmp_path: Path) -> None:
+    count = "import importlib.metadata as m; print(len(list(m.distributions())))"
+    bare, ours = (int(run(python, "-c", count, cwd=tmp_path)) for python in (bare_python, sys.executable))
+    assert bare < 10 < ours
