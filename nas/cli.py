@@ -249,6 +249,9 @@ def bench(
     present.bench(report, as_json=as_json)
 
 
+_INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     sys.exit(run_command(sys.argv[1:]))
@@ -257,19 +260,19 @@ def main() -> None:
 def run_command(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors that a person can mend become one line on standard error."""
     try:
-        code = typer.main.get_command(app)(args=arguments, prog_name="nas", standalone_mode=False)
+        code = typer.main.get_command(app)(args=arguments or ["--help"], prog_name="nas", standalone_mode=False)
     except ToolError as error:
         return _fail(str(error), error.exit_code)
     except TyperException as error:  # unknown option, missing argument, value of a wrong type
         return _fail(f"{error.format_message()} (nas --help lists commands and options)", 2)
-    except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted; what was finished is kept, give the same command again", 130)
     except BrokenPipeError:
         # Whoever read our output is gone: leave without a second error at shutdown.
         sys.stdout = None
         return 1
     except OSError as error:
         return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 3)
+    if code == _INTERRUPTED:  # what typer makes of Ctrl-C
+        return _fail("interrupted; what was finished is kept, give the same command again", _INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

@@ -221,7 +221,9 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _disk_errors(action: str, path: Path, *, next_step: str = "") -> Iterator[None]:
-    """Explain an error of the operating system in one line; a file that is missing on reading is a wrong input."""
+    """Explain an error of the operating system in one line; a file that is missing on reading, or a
+    folder in its place, is a wrong input.
+    """
     try:
         yield
     except MachineError:
@@ -231,4 +233,6 @@ def _disk_errors(action: str, path: Path, *, next_step: str = "") -> Iterator[No
             raise InputError(f"{path} does not exist{next_step and f'; {next_step}'}") from None
         raise MachineError(f"cannot {action} {path}: {error.strerror}") from None
     except OSError as error:
+        if action == "read" and isinstance(error, IsADirectoryError):
+            raise InputError(f"{path} is a folder, not a file") from None
         raise MachineError(f"cannot {action} {path}: {error.strerror or error}") from None

@@ -35,7 +35,7 @@ def export_blocks(blocks: Sequence[BlockSpec], *, seed: int) -> list[onnx.ModelP
     The blocks are exported as one program from a tuple of inputs to a tuple of outputs, which is then split: an export
     costs seconds per program, but a fraction of a second per block in it.
     """
-    program = _Program([_seeded(block, seed) for block in blocks])
+    program = _Program([seeded_block(block, seed) for block in blocks])
     shapes = [(block.in_channels, block.resolution, block.resolution) for block in blocks]
     inputs = [f"{INPUT}_{i}" for i in range(len(blocks))]
     outputs = [f"{OUTPUT}_{i}" for i in range(len(blocks))]
@@ -43,7 +43,7 @@ def export_blocks(blocks: Sequence[BlockSpec], *, seed: int) -> list[onnx.ModelP
     return [extractor.extract_model([i], [o]) for i, o in zip(inputs, outputs, strict=True)]
 
 
-def _seeded(block: BlockSpec, seed: int) -> nn.Module:
+def seeded_block(block: BlockSpec, seed: int) -> nn.Module:
     """Return a block whose weights depend on its spec and the seed, not on its company in a program."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(content_hash([block_key(block), seed], 12), 16))

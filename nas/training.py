@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from search_spaces.documents import pretty_json
 from search_spaces.errors import CheckError, InputError
 from search_spaces.language import NetworkSpace
 
+WEIGHTS_FILE = "weights.safetensors"
 _DATA_STREAM = 2  # keeps the order of images apart from other draws of the same seed
 _CHECKPOINT_EVERY = 20  # steps; about ten seconds of work on two cores
 
@@ -53,7 +55,8 @@ def train_supernet(
     target = choose_accelerator(accelerator)
     if (record := find_record(directory)) is not None:
         _check_same(record, config, space, data, directory)
-        return record
+        if weights_intact(record, directory):
+            return record
     make_folder(directory)
     supernet = channels_last(Supernet(space, seed=config.seed)).to(target)
     optimizer = _optimizer(supernet, config)
@@ -85,15 +88,21 @@ def load_supernet(space: NetworkSpace, directory: Path) -> tuple[Supernet, Train
         raise InputError(f"{directory} holds no trained supernet; run `nas train` first")
     if record.space_hash != space.hash:
         raise InputError(f"{directory} holds a supernet of space {record.space_hash}, this run's is {space.hash}")
-    path = directory / "weights.safetensors"
-    if not path.is_file() or sha256_file(path) != record.weights_sha256:
-        raise InputError(f"{path} is missing or damaged (its hash is not the recorded one); train again")
+    path = directory / WEIGHTS_FILE
+    if not weights_intact(record, directory):
+        raise InputError(f"{path} is missing or damaged (its hash is not the recorded one); run `nas train` again")
     supernet = Supernet(space, seed=0)
     try:
         supernet.load_state_dict(load_tensors(path.read_bytes()))
     except (SafetensorError, RuntimeError) as error:
         raise InputError(f"{path} does not fit the space: {str(error).splitlines()[0]}") from None
     return channels_last(supernet).eval(), record
+
+
+def weights_intact(record: TrainingRecord, directory: Path) -> bool:
+    """Return whether the weights file is there and is the recorded one."""
+    path = directory / WEIGHTS_FILE
+    return path.is_file() and sha256_file(path) == record.weights_sha256
 
 
 def choose_accelerator(accelerator: Accelerator) -> torch.device:
@@ -193,16 +202,22 @@ class _State:
         if not self.path.exists():
             return 0
         try:
+            # torch writes check sums into its archive, but does not look at them.
+            with zipfile.ZipFile(self.path) as archive:
+                damaged = archive.testzip() is not None
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             identity, step = content["identity"], int(content["step"])
+            if identity == self.identity and not damaged:
+                self.supernet.load_state_dict(content["supernet"])
+                self.optimizer.load_state_dict(content["optimizer"])
         except Exception as error:  # noqa: BLE001 - torch documents no error type for damaged files
             raise InputError(f"{self.path} is not a readable checkpoint ({type(error).__name__}); delete it") from None
+        if damaged:
+            raise InputError(f"{self.path} is damaged; delete it to start over")
         if identity != self.identity:
             raise InputError(
                 f"{self.path} belongs to a training with other settings; use the same ones, or delete it to start over"
             )
-        self.supernet.load_state_dict(content["supernet"])
-        self.optimizer.load_state_dict(content["optimizer"])
         return step
 
 
@@ -210,7 +225,7 @@ def _finish(
     supernet: Supernet, space: NetworkSpace, data: ImageData, config: TrainingConfig, directory: Path, loss: float
 ) -> TrainingRecord:
     """Write the final weights, then the record that makes them count, then drop the checkpoint."""
-    weights = directory / "weights.safetensors"
+    weights = directory / WEIGHTS_FILE
     tensors = {name: tensor.cpu().contiguous() for name, tensor in supernet.state_dict().items()}
     write_atomic(weights, save_tensors(tensors))
     record = TrainingRecord(

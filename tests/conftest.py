@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import Stage, nas, succeed
+from tests.command_line import Stage, exported, nas, succeed
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 EVALUATIONS = 44
@@ -50,7 +50,7 @@ def search_stage(lut_stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> 
 def export_stage(search_stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """`nas export` of the best network."""
     run = shutil.copytree(search_stage.run, tmp_path_factory.mktemp("exported") / "run")
-    return Stage(run, succeed(nas("export", "--run", run, "--json")))
+    return Stage(run, exported(nas("export", "--run", run, "--json")))
 
 
 @pytest.fixture(scope="session")

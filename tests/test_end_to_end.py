@@ -15,11 +15,12 @@ from PIL import Image
 from nas import present
 from nas.budget import parse_budget
 from nas.devices import parse_device
+from nas.evaluate import standard_error
 from nas.export import read_metadata
 from nas.ledger import LedgerRow
 from nas.run import Run
 from predictors.latency import LatencyPredictor
-from tests.command_line import Stage, nas, nas_here, succeed
+from tests.command_line import Stage, exported, nas, nas_here, succeed
 from tests.conftest import EVALUATIONS
 from tests.nas.image_folders import save
 
@@ -28,8 +29,9 @@ def test_no_stage_shows_progress_in_a_pipe(
     train_stage: Stage, lut_stage: Stage, search_stage: Stage, export_stage: Stage
 ) -> None:
     for stage in (train_stage, lut_stage, search_stage, export_stage):
-        assert stage.finished.stderr == ""
         assert stage.finished.stdout.count("\n") == 1
+        # An export outside its budget is an error in one line.
+        assert stage.finished.stderr.count("\n") == stage.finished.code
 
 
 def test_each_stage_leaves_what_the_next_one_needs(
@@ -54,21 +56,23 @@ def test_measuring_changes_nothing_of_the_training(train_stage: Stage, lut_stage
 
 
 def test_every_network_of_the_front_is_inside_the_budget_and_none_beats_another(search_stage: Stage) -> None:
-    front = Run.existing(search_stage.run, first="nas train").front()
+    run = Run.existing(search_stage.run, first="nas train")
+    front = run.front()
     low, high = front.reachable_ms
     assert front.budget_ms == pytest.approx((low + high) / 2)
     assert front.budget_binds
     assert front.candidates
     measured = [candidate.measured_latency_ms for candidate in front.candidates]
-    assert max(measured) <= front.budget_ms
+    safe_ms = front.budget_ms / (1 + run.latency_table(parse_device("cpu")).error.noise_floor_percent / 100)
+    assert max(measured) <= safe_ms
     assert measured == sorted(measured)
     accuracies = [candidate.validation_accuracy for candidate in front.candidates]
     assert accuracies == sorted(set(accuracies))
     assert search_stage.finished.json["best"] == front.candidates[-1].id
-    assert all(candidate.measured_latency_ms > front.budget_ms for candidate in front.dropped)
+    assert all(candidate.measured_latency_ms > safe_ms for candidate in front.dropped)
     for candidate in front.candidates:
-        error = candidate.validation_accuracy * (1 - candidate.validation_accuracy) / front.validation_images
-        assert candidate.validation_standard_error == pytest.approx(error**0.5)
+        error = standard_error(candidate.validation_accuracy, front.validation_images)
+        assert candidate.validation_standard_error == error
 
 
 def test_the_accuracies_of_the_front_are_those_of_the_ledger(search_stage: Stage) -> None:
@@ -84,11 +88,13 @@ def test_the_accuracies_of_the_front_are_those_of_the_ledger(search_stage: Stage
 def test_both_arms_of_the_comparison_spent_the_same(search_stage: Stage) -> None:
     front = Run.existing(search_stage.run, first="nas train").front()
     assert front.evaluations == EVALUATIONS
-    assert front.comparison is not None
-    assert front.comparison.evaluations == EVALUATIONS
-    assert front.comparison.hypervolume > 0
-    assert front.comparison.against_hypervolume > 0
-    assert front.comparison.reference_latency_ms <= front.budget_ms
+    comparison = front.comparison
+    assert comparison is not None
+    assert (comparison.strategy, comparison.evaluations) == ("nsga2", EVALUATIONS)
+    assert (comparison.against, comparison.against_evaluations) == ("random", EVALUATIONS)
+    assert comparison.hypervolume > 0
+    assert comparison.against_hypervolume > 0
+    assert comparison.reference_latency_ms <= front.budget_ms
 
 
 def evaluations_of(run_path: Path) -> list[LedgerRow]:
@@ -101,7 +107,7 @@ def test_the_same_seed_and_table_search_the_same_networks_in_the_same_order(
 ) -> None:
     run = shutil.copytree(measured_run, tmp_path / "run")
     options = ("--budget-ms", "50%", "--evaluations", EVALUATIONS, "--compare", "random")
-    again = succeed(nas_here("search", "--run", run, *options))
+    again = succeed(nas("search", "--run", run, *options))
     first, second = evaluations_of(search_stage.run), evaluations_of(run)
     assert len(first) > EVALUATIONS
     assert second == first
@@ -119,7 +125,8 @@ def assert_words_about_the_front(text: str, run: Path) -> None:
         assert title in text
     for candidate in front.candidates:
         assert f"{candidate.id}{' *' if candidate == front.best else ''} " in text
-    assert f"Budget: {front.budget_ms:.3f} ms on cpu; the space reaches from {low:.3f} ms to {high:.3f} ms." in text
+    assert f"Budget: {front.budget_ms:.4f} ms on cpu, of which the best uses " in text
+    assert f"the space is predicted to reach from {low:.4f} ms to {high:.4f} ms." in text
     assert "does not bind" not in text
     assert "one seed" in text
     assert re.search(r"\d+\.\d ± \d+\.\d %", text)
@@ -181,9 +188,9 @@ def test_the_whole_job_on_a_folder_of_images(tmp_path: Path, channels: int) -> N
     succeed(nas("build-lut", "--run", "run", "--data", "folder:pictures", cwd=tmp_path))
     succeed(nas("train", "--run", "../run", "--steps", 40, "--batch-size", 16, cwd=elsewhere))
     succeed(nas("search", "--run", "../run", "--budget-ms", "50%", "--evaluations", 40, cwd=elsewhere))
-    exported = succeed(nas("export", "--run", "../run", "--json", cwd=elsewhere)).json
-    assert exported["test_accuracy"] > 0.5
-    path = elsewhere / exported["path"]
+    record = exported(nas("export", "--run", "../run", "--json", cwd=elsewhere)).json
+    assert record["test_accuracy"] > 0.5
+    path = elsewhere / record["path"]
     metadata = read_metadata(onnx.load(path))
     assert metadata["preprocessing"]["colour"] == ("RGB" if channels == 3 else "grey")
     assert len(metadata["preprocessing"]["mean"]) == channels
@@ -197,11 +204,11 @@ def test_every_command_works_with_no_other_flag(tmp_path: Path) -> None:
     succeed(nas("train", cwd=tmp_path))
     succeed(nas("build-lut", "--device", "cpu", cwd=tmp_path))
     assert "does not bind" in succeed(nas("search", "--budget-ms", "10", cwd=tmp_path)).stdout
-    exported = succeed(nas("export", cwd=tmp_path))
-    path = exported.stdout.splitlines()[-1]
+    finished = succeed(nas("export", cwd=tmp_path))
+    path = finished.stdout.splitlines()[-1]
     assert path.startswith("runs/default/exports/")
     assert "p90 ms" in succeed(nas("bench", path, cwd=tmp_path)).stdout
     assert [each.name for each in tmp_path.iterdir()] == ["runs"]
-    accuracy = re.search(r"Test accuracy of the file: (\d+\.\d)", exported.stdout)
+    accuracy = re.search(r"Test accuracy of the file: (\d+\.\d)", finished.stdout)
     assert accuracy is not None
     assert float(accuracy.group(1)) > 80

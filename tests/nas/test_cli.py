@@ -172,7 +172,7 @@ def test_training_prints_the_documented_keys(train_stage: Stage) -> None:
 def test_measuring_prints_the_documented_keys(lut_stage: Stage) -> None:
     value = lut_stage.finished.json
     assert keys_of(value) == documented_keys()["build-lut"]
-    assert value["blocks"] == 116
+    assert value["blocks"] == 110
     assert value["file"] == str(lut_stage.run / "luts" / "cpu.json")
 
 

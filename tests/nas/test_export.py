@@ -59,6 +59,7 @@ def test_the_best_network_is_one_file_and_its_record(model_path: Path, record: E
     assert record.candidate == front.best
     assert record.sha256 == sha256_file(model_path)
     assert record.supernet_hash == front.supernet_hash
+    assert record.inside_budget == (record.latency_ms <= record.budget_ms == front.budget_ms)
     assert 0 <= record.parity <= PARITY_LIMIT == 1e-4
 
 
@@ -198,15 +199,16 @@ def test_another_pick_is_exported_beside_and_reads_of_the_test_split_are_counted
 ) -> None:
     assert export_stage.finished.json["test_reads"] == 1
     run = shutil.copytree(export_stage.run, tmp_path / "run")
-    other = next(candidate for candidate in front.candidates if candidate != front.best)
+    other = front.candidates[0]  # the fastest, so that it is inside the budget whatever the machine is doing
+    assert other != front.best
     finished = succeed(nas_here("export", "--run", run, "--pick", unique_beginning(other, front)))
     assert finished.stderr == ""
-    assert "networks tested so far: 2" in finished.stdout
+    assert "the test split has been read 2 times" in finished.stdout
     assert finished.stdout.endswith(f"{run / 'exports' / other.id / MODEL_FILE}\n")
     assert {path.name for path in (run / "exports").iterdir()} == {front.best.id, other.id}
     exported = read_document(run / "exports" / other.id / RECORD_FILE, ExportedModel)
     assert exported.test_reads == 2
-    assert exported.inside_budget == (exported.latency_ms <= front.budget_ms)
+    assert exported.inside_budget
 
 
 def unique_beginning(candidate: Candidate, front: Front) -> str:
@@ -221,7 +223,7 @@ def test_a_front_of_other_weights_or_of_another_space_is_refused(
 ) -> None:
     run = shutil.copytree(searched_run, tmp_path / "run")
     edit(run / "front.json", **{field: value})
-    assert value in refusal(nas_here("export", "--run", run))
+    assert "run `nas search" in refusal(nas_here("export", "--run", run))
     assert not list(run.glob("exports/**/*.onnx"))
 
 

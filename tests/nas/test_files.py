@@ -191,7 +191,7 @@ def test_what_is_no_text_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"abc\xff")
     with pytest.raises(InputError, match=r"binary: not a text file .* at byte 3"):
         read_text(tmp_path / "binary")
-    with pytest.raises(MachineError, match=r"cannot read .*: Is a directory"):
+    with pytest.raises(InputError, match="is a folder, not a file"):
         read_text(tmp_path)
 
 

@@ -25,6 +25,14 @@ def edit(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
+def made(path: Path, *, data: str | None = None) -> Run:
+    """Make a run as a first command does."""
+    run = Run.open(path, data=data)
+    with run.lock():
+        run.fix()
+    return run
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder of grey images in three classes."""
@@ -40,13 +48,13 @@ def copied(measured_run: Path, tmp_path: Path) -> Path:
 
 
 def test_the_first_command_fixes_the_defaults(tmp_path: Path) -> None:
-    run = Run.open(tmp_path / "runs" / "first")
+    run = made(tmp_path / "runs" / "first")
     assert (run.settings.space, run.settings.data) == ("tiny", "digits")
     assert (run.settings.channels, run.settings.class_names) == (1, tuple("0123456789"))
     assert run.space.hash == run.settings.space_hash
     again = Run.open(run.path, space="tiny", data="digits")
     assert again.settings == run.settings
-    assert [path.name for path in run.path.iterdir()] == ["space.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == [".lock", "space.json"]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +65,7 @@ def test_the_first_command_fixes_the_defaults(tmp_path: Path) -> None:
     ],
 )
 def test_a_later_command_cannot_change_what_is_fixed(tmp_path: Path, given: dict[str, str], complaint: str) -> None:
-    Run.open(tmp_path)
+    made(tmp_path)
     with pytest.raises(InputError, match=re.escape(complaint)):
         Run.open(tmp_path, **given)
 
@@ -74,7 +82,7 @@ def test_a_folder_means_the_same_from_every_working_directory(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(pictures.parent)
-    run = Run.open(tmp_path / "run", data="folder:pictures")
+    run = made(tmp_path / "run", data="folder:pictures")
     assert run.settings.class_names == ("cat", "dog", "fox")
     monkeypatch.chdir(pictures)
     same = Run.open(tmp_path / "run", data=f"folder:{pictures}")
@@ -100,7 +108,7 @@ def test_a_home_folder_may_be_written_with_a_tilde(
 
 
 def test_every_command_sees_the_same_splits_at_the_resolution_of_the_space(pictures: Path, tmp_path: Path) -> None:
-    first = Run.open(tmp_path / "run", data=f"folder:{pictures}").load_data()
+    first = made(tmp_path / "run", data=f"folder:{pictures}").load_data()
     again = Run.existing(tmp_path / "run", first="nas train").load_data()
     assert first.resolution == 24
     for name in SPLITS:
@@ -122,27 +130,27 @@ def test_images_that_have_changed_since_the_training_are_refused(copied: Path) -
 
 
 def test_a_run_of_another_definition_of_its_space_is_refused(tmp_path: Path) -> None:
-    run = Run.open(tmp_path)
+    run = made(tmp_path)
     edit(tmp_path / "space.json", space_hash="0" * 16)
     with pytest.raises(InputError, match=f"another definition of space 'tiny'.*{run.space.hash}"):
         Run.open(tmp_path)
 
 
 def test_a_run_that_must_exist_names_the_command_that_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no run in .*missing; run `nas train` first"):
+    with pytest.raises(InputError, match=r"no run in .*missing; run `nas train --run .*missing` first"):
         Run.existing(tmp_path / "missing", first="nas train")
     assert not (tmp_path / "missing").exists()
 
 
 def test_what_is_missing_in_a_run_names_the_command_that_makes_it(tmp_path: Path) -> None:
     run = Run.open(tmp_path)
-    with pytest.raises(InputError, match="run `nas train` first"):
+    with pytest.raises(InputError, match=r"run `nas train --run .*` first"):
         run.require_supernet()
-    with pytest.raises(InputError, match="run `nas build-lut --device cpu:threads=2` first"):
+    with pytest.raises(InputError, match=r"run `nas build-lut --device cpu:threads=2 --run .*` first"):
         run.latency_table(parse_device("cpu:threads=2"))
-    with pytest.raises(InputError, match="run `nas search --budget-ms X` first"):
+    with pytest.raises(InputError, match=r"run `nas search --budget-ms 50% --run .*` first"):
         run.front()
-    with pytest.raises(InputError, match="run `nas export` first"):
+    with pytest.raises(InputError, match=r"run `nas export --run .*` first"):
         run.exported_models()
 
 
@@ -158,7 +166,7 @@ def test_a_table_of_this_machine_is_accepted_and_of_another_is_refused_by_field(
     path = run.lut_path(CPU)
     fingerprint = json.loads(path.read_text())["fingerprint"]
     edit(path, fingerprint=fingerprint | {"cpu_model": "another", "onnxruntime": "0.1"})
-    with pytest.raises(InputError, match=r"\(cpu_model, onnxruntime differ\); run `nas build-lut --device cpu` again"):
+    with pytest.raises(InputError, match=r"\(cpu_model, onnxruntime differ\); run `nas build-lut --device cpu --run "):
         run.require_this_machine(CPU, run.latency_table(CPU))
 
 

@@ -15,12 +15,11 @@ import torch
 
 from nas.block_cache import BlockCache
 from nas.measure import open_session
-from nas.onnx_export import export_blocks, export_network
+from nas.onnx_export import export_blocks, export_network, seeded_block
 from nas.onnx_format import INPUT, OUTPUT
 from nas.run import Run
 from nas.stitch import pointwise, stitch
 from nas.supernet import Network
-from search_spaces.blocks import build_module
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
@@ -111,11 +110,12 @@ def test_blocks_exported_as_one_program_compute_what_their_modules_compute() -> 
     spec = space.lower(next(with_all_operators(space, 1)))
     blocks = [placed.block for placed in spec]
     stitched = stitch(export_blocks(blocks, seed=5))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        modules = [build_module(block).eval() for block in blocks]
+    # A block's weights depend on its spec and the seed alone, so exporting it again shows what they are.
+    alone = stitch([export_blocks([block], seed=5)[0] for block in blocks])
+    modules = [seeded_block(block, 5).eval() for block in blocks]
     images = random_images(spec)
     assert np.abs(logits(stitched, images) - torch_logits(modules, images)).max() <= 1e-4
+    assert np.array_equal(logits(stitched, images), logits(alone, images))
 
 
 def test_exporting_leaves_the_random_state_of_torch_alone() -> None:
