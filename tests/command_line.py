@@ -55,8 +55,7 @@ class Stage:
 def environment(**variables: str) -> dict[str, str]:
     """Return this process's environment without styling, in which the packages beside these tests are found first."""
     plain = {name: value for name, value in os.environ.items() if name not in STYLING}
-    # One thread: where other processes want the cores too, threads that wait for each other take ten times as long.
-    return {**plain, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+    return {**plain, "PYTHONPATH": str(ROOT), **variables}
 
 
 def command(*arguments: object) -> list[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.command_line import Stage, exported, nas, succeed
+
+# One thread for torch, here and in commands, set before it is loaded: where other processes want the cores too, threads
+# that wait for each other take up to ten times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 EVALUATIONS = 44

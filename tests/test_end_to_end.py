@@ -163,7 +163,7 @@ def make_pictures(folder: Path, *, channels: int) -> None:
             save(folder / name / f"{number}.{'jpg' if number % 2 else 'png'}", image)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_folder_of_images_is_trained_on_from_any_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
 ) -> None:

@@ -21,7 +21,8 @@ from tests.nas.synthetic_latency import synthetic_latency
 Values = npt.NDArray[np.float64]
 
 SPACE = tiny(1, 10)
-LATENCY = synthetic_latency(SPACE)
+LATENCY = synthetic_latency(SPACE, noise=0.04)
+"""Noisy, so that predictions have to keep a distance from the budget that a search would notice."""
 IMAGES = 360
 SETTINGS = SearchSettings(evaluations=44, initial=20, rounds=3, compare="random")
 _TERMS = np.random.default_rng(7).random((SPACE.n_genes, int(SPACE.n_options.max())))

@@ -118,6 +118,18 @@ def test_blocks_exported_as_one_program_compute_what_their_modules_compute() -> 
     assert np.array_equal(logits(stitched, images), logits(alone, images))
 
 
+def test_the_weights_of_a_block_depend_on_its_spec_and_the_seed_alone() -> None:
+    block = micro().blocks[1]
+
+    def weights(state: int, seed: int) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(state)
+            return torch.nn.utils.parameters_to_vector(seeded_block(block, seed).parameters())
+
+    assert torch.equal(weights(0, seed=5), weights(1, seed=5))
+    assert not torch.equal(weights(0, seed=5), weights(0, seed=6))
+
+
 def test_exporting_leaves_the_random_state_of_torch_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)

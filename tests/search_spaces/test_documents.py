@@ -165,7 +165,15 @@ def test_the_content_hash_is_the_start_of_a_sha256() -> None:
     assert content_hash({"a": 1}, 64) == digits
 
 
-@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": [Infinity]}', '{"a": 1, "a": 2}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": NaN}',
+        '{"a": [Infinity]}',
+        '{"a": 1, "a": 2}',
+        pytest.param('{"a": [1e999]}', marks=pytest.mark.xfail(strict=True, reason="1e999 is read as infinity")),
+    ],
+)
 def test_what_pydantic_lets_pass_is_refused_too(text: str) -> None:
     given = json.dumps(PLAIN | {"anything": 0}).replace('"anything": 0', f'"anything": {text}')
     assert "not valid JSON" in message(given)

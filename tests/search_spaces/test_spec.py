@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
-from search_spaces.blocks import AttentionSpec, ConvNeXtSpec, HeadSpec, MBConvSpec, StemSpec
+from search_spaces.blocks import FAMILIES, AttentionSpec, ConvNeXtSpec, HeadSpec, MBConvSpec, StemSpec
+from search_spaces.errors import InputError
 from search_spaces.spec import BlockSpec, NetworkSpec, PlacedBlock, block_fields, block_key, largest_spec
 
 STEM = StemSpec(in_channels=3, out_channels=16, resolution=8, kernel=3, stride=2)
@@ -79,3 +80,27 @@ def test_the_largest_of_several_families_or_of_nothing_is_refused() -> None:
         largest_spec(mixed)
     with pytest.raises(ValueError, match=r"one family expected, got \[\]"):
         largest_spec([])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_below_one_are_refused(family: str) -> None:
+    kind = FAMILIES[family]
+    sizes: dict[str, Any] = {field.name: 3 if field.name == "kernel" else 16 for field in fields(kind)}
+    assert kind(**sizes).family == family
+    for name in sizes:
+        for value in (0, -16):
+            with pytest.raises(InputError, match=f"^{family}: {name} must be at least 1, got {value}$"):
+                kind(**sizes | {name: value})
+
+
+@pytest.mark.parametrize("family", ["stem", "mbconv", "convnext"])
+def test_even_kernels_are_refused(family: str) -> None:
+    # Padded by as much on both sides, they would make the image a pixel smaller.
+    sizes: dict[str, Any] = {field.name: 16 for field in fields(FAMILIES[family])}
+    with pytest.raises(InputError, match=f"^{family}: kernel must be odd, got 16$"):
+        FAMILIES[family](**sizes)
+
+
+def test_attention_has_whole_heads() -> None:
+    with pytest.raises(InputError, match="24 channels are no multiple of 16 per head"):
+        AttentionSpec(channels=24, resolution=4, expansion=1)
