@@ -22,14 +22,15 @@ def models(tmp_path: Path) -> list[ModelFile]:
 
 
 def children() -> set[int]:
-    """Return the running child processes of this one."""
+    """Return the running measuring processes of this one; earlier tests may have left other children."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            measuring = b"measure.py" in stat.with_name("cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(parent) == os.getpid() and state != "Z":
+        if int(parent) == os.getpid() and state != "Z" and measuring:
             found.add(int(stat.parent.name))
     return found
 
