@@ -205,7 +205,7 @@ def _metadata(
         "architecture": {"id": architecture.id, "genes": space.decode(space.genome(architecture))},
         "space": {"name": space.name, "hash": space.hash},
         "accuracy": {
-            "data": data.name,
+            "data": _without_folders(data.name),
             "validation": candidate.validation_accuracy,
             "validation_standard_error": candidate.validation_standard_error,
             "test": test_accuracy,
@@ -236,6 +236,12 @@ def _metadata(
         "licence": "made with paretonas (Apache-2.0); the weights come under the terms of the training data",
     }
     return {key: value if isinstance(value, str) else canonical_json(value) for key, value in fields.items()}
+
+
+def _without_folders(data: str) -> str:
+    """Return a data set's name for others to read: where its images lie on this machine is nobody's business."""
+    source, _, path = data.partition(":")
+    return f"{source}:{Path(path).name}" if path else source
 
 
 def _describe(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
