@@ -1,7 +1,8 @@
-"""ONNX graphs of a space's blocks on disk: exported once, shared by all devices."""
+"""ONNX graphs of blocks on disk: exported once, shared by all devices."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,7 @@ from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from nas.stitch import stitch
 from search_spaces.documents import content_hash
-from search_spaces.language import NetworkSpace
-from search_spaces.space import Genomes
-from search_spaces.spec import BlockSpec, block_key
+from search_spaces.spec import BlockSpec, NetworkSpec, block_key
 
 _WEIGHT_SEED = 0
 # One program may hold many blocks (exporting costs seconds per program, a fraction of a second per block), but a
@@ -24,22 +23,21 @@ _BLOCKS_PER_PROGRAM = 60
 
 @dataclass(frozen=True, slots=True)
 class BlockCache:
-    """The exported blocks of a space in a directory.
+    """Exported blocks in a directory.
 
     A file's name is the hash of what determines its content: block, exporter and its versions, opset, weight seed.
     """
 
-    space: NetworkSpace
     directory: Path
 
-    def fill(self, progress: Progress = no_progress) -> None:
-        """Export the blocks that are missing; loads torch only if there are any."""
-        missing = [block for block in self.space.blocks if not self.path(block).exists()]
+    def fill(self, blocks: Sequence[BlockSpec], progress: Progress = no_progress) -> None:
+        """Export those of some distinct blocks that are missing; loads torch only if there are any."""
+        missing = [block for block in blocks if not self.path(block).exists()]
         if not missing:
             return
         from nas.onnx_export import export_blocks
 
-        total = len(self.space.blocks)
+        total = len(blocks)
         progress(total - len(missing), total)
         for start in range(0, len(missing), _BLOCKS_PER_PROGRAM):
             part = missing[start : start + _BLOCKS_PER_PROGRAM]
@@ -55,6 +53,6 @@ class BlockCache:
         """Return one block's model; the cache must have been filled."""
         return onnx.load(self.path(block))
 
-    def network(self, genome: Genomes) -> onnx.ModelProto:
-        """Return a whole network ``int16[n_genes]``, stitched from its blocks; its weights are random."""
-        return stitch([self.block(placed.block) for placed in self.space.lower(genome)])
+    def network(self, spec: NetworkSpec) -> onnx.ModelProto:
+        """Return a whole network, stitched from its blocks; its weights are random."""
+        return stitch([self.block(placed.block) for placed in spec])

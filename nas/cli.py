@@ -6,6 +6,7 @@ that ``nas --help`` answers at once.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from typer.exceptions import TyperException
 
 from nas import defaults
 from nas.progress import progress_bar
-from search_spaces.errors import CheckError, ToolError
+from search_spaces.errors import CheckError, InputError, ToolError
 
 app = typer.Typer(
     name="nas",
@@ -33,6 +34,10 @@ def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's signature of a
 
         typer.echo(f"paretonas {version('paretonas')}")
         raise typer.Exit
+
+
+data_app = typer.Typer(help="Look at a data set.")
+app.add_typer(data_app, name="data")
 
 
 @app.callback()
@@ -55,7 +60,10 @@ SpaceOption = Annotated[
 ]
 DataOption = Annotated[
     str | None,
-    typer.Option("--data", help=f"digits or folder:PATH; fixed by a run's first command.  [default: {defaults.DATA}]"),
+    typer.Option(
+        "--data",
+        help=f"clutter, digits or folder:PATH; fixed by a run's first command.  [default: {defaults.DATA}]",
+    ),
 ]
 
 
@@ -123,11 +131,11 @@ def build_lut_command(
         make_folder(cache.directory)
         make_folder(path.parent)
         with progress_bar("exporting blocks", quiet=as_json) as progress:
-            cache.fill(progress)
+            cache.fill(opened.space.blocks, progress)
         opened.fix()
         work_dir = path.with_suffix(".work")
         with progress_bar("measuring", quiet=as_json) as progress:
-            table = build_lut(cache, target, work_dir=work_dir, seed=seed, progress=progress)
+            table = build_lut(opened.space, cache, target, work_dir=work_dir, seed=seed, progress=progress)
         write_atomic(path, pretty_json(table))
         shutil.rmtree(work_dir)
     present.latency_table(opened, table, path, as_json=as_json)
@@ -167,7 +175,7 @@ def search(
     settings = SearchSettings(evaluations=evaluations, compare=compare, seed=seed)
     with opened.lock():
         with progress_bar("exporting blocks", quiet=as_json) as progress:
-            opened.block_cache.fill(progress)
+            opened.block_cache.fill(opened.space.blocks, progress)
         evaluator = opened.evaluator()
         with progress_bar("searching", quiet=as_json) as progress:
             outcome = search_subnets(evaluator, latency, limit, settings, progress=progress)
@@ -247,6 +255,109 @@ def bench(
     with progress_bar("measuring", quiet=as_json) as progress:
         report = bench_files(files, device=target, seed=seed, progress=progress)
     present.bench(report, as_json=as_json)
+
+
+@app.command("baseline")
+def baseline_command(
+    *,
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="NAME", help="mobilenetv2, convnext, hybrid or all.")
+    ] = "all",
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget-ms", metavar="MS", help="Milliseconds, or a share.  [default: as the front's best]"),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Optimiser steps.  [default: those of the supernet]")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=1.0, help="Train for about so long instead.")
+    ] = None,
+    device: DeviceOption = defaults.DEVICE,
+    run: RunOption = defaults.RUN,
+    accelerator: Annotated[str, typer.Option("--accelerator", help="What to train on: auto, cpu or cuda.")] = "auto",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train hand-made networks of the same latency, to see whether the search was worth it."""
+    from nas import present
+    from nas.budget import parse_budget
+    from nas.devices import parse_device
+    from nas.run import Run
+    from nas.training_record import parse_accelerator
+    from predictors.latency import LatencyPredictor
+    from search_spaces.presets import PRESETS, find_preset
+
+    if steps is not None and seconds is not None:
+        raise InputError("give --steps or --seconds, not both: they say the same thing")
+    presets = list(PRESETS.values()) if preset == "all" else [find_preset(preset)]
+    target, trained_on = parse_device(device), parse_accelerator(accelerator)
+    opened = Run.existing(run, first="nas train")
+    record = opened.require_supernet()
+    front = opened.front() if budget is None or opened.front_path.exists() else None
+    table = opened.latency_table(target)
+    opened.require_this_machine(target, table)
+    if budget is not None:
+        limit_ms = parse_budget(budget, LatencyPredictor(opened.space, table)).measured_limit_ms
+    elif front is not None and front.device == target.name:
+        limit_ms = front.best.measured_latency_ms
+    else:
+        raise InputError(f"the last search was not for device {target.name}; give --budget-ms")
+    from nas.baseline import baseline_folder, plan_baseline, train_baseline
+
+    config = dataclasses.replace(record.config, seed=seed, steps=steps or record.config.steps)
+    results = []
+    with opened.lock():
+        images = opened.load_data()
+        for each in presets:
+            folder = opened.path / "baselines" / baseline_folder(each, limit_ms, config, seconds, target)
+            with progress_bar(f"measuring {each.name}", quiet=as_json) as progress:
+                plan = plan_baseline(
+                    each,
+                    limit_ms,
+                    config,
+                    seconds=seconds,
+                    data=images,
+                    cache=opened.block_cache,
+                    device=target,
+                    directory=folder,
+                    progress=progress,
+                )
+            with progress_bar(f"training {each.name}", quiet=as_json) as progress:
+                results.append(
+                    train_baseline(plan, images, directory=folder, accelerator=trained_on, progress=progress)
+                )
+    present.baselines(opened, results, front, record, as_json=as_json)
+
+
+@data_app.command("show")
+def show_data(
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.png", help="Where to write.  [default: data.png in the run]")
+    ] = None,
+    run: RunOption = defaults.RUN,
+    space: SpaceOption = None,
+    data: DataOption = None,
+    columns: Annotated[int, typer.Option("--columns", min=1, max=100, help="Images of each class.")] = 12,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a picture of training images, at the size that the networks see."""
+    from nas import present
+    from nas.data.picture import sample_picture
+    from nas.files import make_folder, write_atomic
+    from nas.run import Run
+
+    opened = Run.open(run, space=space, data=data)
+    path = out or opened.path / "data.png"
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path} should end in .png")
+    with progress_bar("reading images", quiet=as_json) as progress:
+        images = opened.load_data(progress)
+    make_folder(path.parent)
+    write_atomic(path, sample_picture(images, columns=columns, seed=seed))
+    present.data(images, path, as_json=as_json)
 
 
 _INTERRUPTED = 130

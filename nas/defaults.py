@@ -4,5 +4,5 @@ from pathlib import Path
 
 RUN = Path("runs/default")
 SPACE = "tiny"
-DATA = "digits"
+DATA = "clutter"
 DEVICE = "cpu"

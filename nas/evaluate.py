@@ -22,7 +22,7 @@ from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
 
-BATCH_SIZE = 256
+BATCH_SIZE = 128  # larger ones spend their time on page faults
 CALIBRATION_IMAGES = 512
 _CALIBRATION_BATCH = 128
 _SUMMARY_SEED = 2**32 - 1  # not one that anybody trains with
@@ -68,18 +68,25 @@ class SubnetEvaluator:
         """Return the evaluator's name in the ledger."""
         return f"accuracy:{self.supernet_hash}:{split}:fp32"
 
-    def known(self) -> dict[tuple[int, ...], float]:
-        """Return every validation accuracy in the ledger, by genome."""
-        return self.ledger.values(self.ledger_name("validation"), self.space.hash)
+    def known(self, split: SplitName = "validation") -> dict[tuple[int, ...], float]:
+        """Return every accuracy on a split that the ledger holds, by genome."""
+        return self.ledger.values(self.ledger_name(split), self.space.hash)
 
-    def evaluate(self, genomes: Genomes, *, progress: Progress = no_progress) -> npt.NDArray[np.float64]:
-        """Return search-validation accuracy ``float64[n]`` in 0..1 for canonical genomes ``int16[n, n_genes]``.
+    def evaluate(
+        self, genomes: Genomes, *, split: SplitName = "validation", progress: Progress = no_progress
+    ) -> npt.NDArray[np.float64]:
+        """Return the accuracy ``float64[n]`` in 0..1 of canonical genomes ``int16[n, n_genes]``.
+
+        Args:
+            genomes: whom to evaluate.
+            split: what to count on. Only a study asks for ``test``; the ledger counts every network that was.
+            progress: called after each network.
 
         Raises:
             CheckError: a network's logits are not finite.
         """
-        name, known = self.ledger_name("validation"), self.known()
-        images, labels = _as_tensors(self.data, "validation")
+        name, known = self.ledger_name(split), self.known(split)
+        images, labels = _as_tensors(self.data, split)
         values: list[float] = []
         for done, genome in enumerate(genomes, start=1):
             genes = tuple(int(gene) for gene in genome)
@@ -114,6 +121,12 @@ class SubnetEvaluator:
         supernet = copy.deepcopy(self.supernet)
         recalibrate(supernet, self._calibration, lambda images: supernet(images, spec))
         return supernet
+
+
+def standalone_accuracy(network: Network, data: ImageData, split: SplitName) -> float:
+    """Return the accuracy in 0..1 of a network of its own; its batch norm is recalibrated as a subnet's would be."""
+    recalibrate(network, _calibration_batches(data), network)
+    return accuracy(network, *_as_tensors(data, split))
 
 
 def standard_error(accuracy: float, n_images: int) -> float:

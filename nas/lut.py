@@ -32,7 +32,7 @@ from search_spaces.blocks import HeadSpec, StemSpec
 from search_spaces.documents import content_hash
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
-from search_spaces.spec import BlockSpec, block_key
+from search_spaces.spec import BlockSpec, NetworkSpec, block_key
 
 STATISTIC: Literal["min"] = "min"
 ROUNDS = 12
@@ -55,6 +55,7 @@ class _Edge:
 
 
 def build_lut(
+    space: NetworkSpace,
     cache: BlockCache,
     device: Device,
     *,
@@ -65,7 +66,8 @@ def build_lut(
     """Measure every distinct block of a space on a device and return the calibrated, tested table.
 
     Args:
-        cache: the exported blocks of the space; must have been filled.
+        space: whose blocks.
+        cache: holds those blocks, exported.
         device: what to measure on.
         work_dir: holds what is being measured; a build that was killed goes on from here.
         seed: of the networks for calibration and test, and of the order of measuring.
@@ -74,7 +76,6 @@ def build_lut(
     Raises:
         InputError, MachineError: as ``device.measure``.
     """
-    space = cache.space
     calibration = calibration_sample(space, np.random.default_rng([seed, 0]))
     held_out = held_out_sample(space, np.random.default_rng([seed, 1]), exclude=calibration)
     networks = np.concatenate([calibration, held_out])
@@ -83,8 +84,10 @@ def build_lut(
         [space.hash, exporter_name(), device.fingerprint().hash, seed, ROUNDS, VISIT_MS], 8
     )
     make_folder(work_dir)
-    models = list(_block_models(cache, work_dir))
-    files = [_model_file(f"network-{i}", work_dir, partial(cache.network, g)) for i, g in enumerate(networks)]
+    models = list(_block_models(space, cache, work_dir))
+    files = [
+        _model_file(f"network-{i}", work_dir, partial(cache.network, space.lower(g))) for i, g in enumerate(networks)
+    ]
     # The same files twice: a second session is an independent measurement of the same network.
     models += files + [ModelFile(_again(file.id), file.path, file.sha256) for file in files]
     run = device.measure(
@@ -125,18 +128,19 @@ def build_lut(
 
 def measure_networks(
     cache: BlockCache,
-    genomes: Genomes,
+    networks: Mapping[str, NetworkSpec],
     device: Device,
     *,
     work_dir: Path,
     seed: int,
     progress: Progress = no_progress,
 ) -> tuple[Measurement, ...]:
-    """Measure whole networks ``int16[n, n_genes]`` by the protocol of the table, in order; weights are random."""
+    """Measure whole networks, named for the files, by the protocol of the table, in order; weights are random.
+
+    The cache must hold their blocks.
+    """
     make_folder(work_dir)
-    models = [
-        _model_file(cache.space.architecture(genome).id, work_dir, partial(cache.network, genome)) for genome in genomes
-    ]
+    models = [_model_file(name, work_dir, partial(cache.network, spec)) for name, spec in networks.items()]
     run = device.measure(
         models, rounds=ROUNDS, visit_ms=VISIT_MS, seed=seed, work_dir=work_dir / "measuring", progress=progress
     )
@@ -166,11 +170,11 @@ def held_out_sample(space: NetworkSpace, rng: np.random.Generator, *, exclude: G
     return fresh[:HELD_OUT_NETWORKS]
 
 
-def _block_models(cache: BlockCache, work_dir: Path) -> Iterator[ModelFile]:
+def _block_models(space: NetworkSpace, cache: BlockCache, work_dir: Path) -> Iterator[ModelFile]:
     """Yield every block in context, and the chains to subtract."""
-    like = cache.block(cache.space.blocks[0])
+    like = cache.block(space.blocks[0])
     edges: set[_Edge] = set()
-    for number, block in enumerate(cache.space.blocks):
+    for number, block in enumerate(space.blocks):
         before, after = _edges(block)
         edges.update(edge for edge in (before, after) if edge is not None)
         yield _model_file(f"block-{number}", work_dir, partial(_in_context, cache.block(block), before, after, like))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from nas.bench import BenchReport
+from nas.data import SPLITS, ImageData
 from nas.front import Candidate, Comparison, Front
 from nas.run import Run, run_option
 
 if TYPE_CHECKING:
+    from nas.baseline import Baseline
     from nas.evaluate import AccuracySummary
     from nas.export import ExportedModel
+    from nas.training_record import TrainingRecord
 
 from predictors.latency import LatencyTable
 from predictors.quality import LatencyError
@@ -103,6 +107,76 @@ def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
     _say(str(directory / record.file))
 
 
+def baselines(
+    run: Run, results: Sequence[Baseline], front: Front | None, record: TrainingRecord, *, as_json: bool
+) -> None:
+    """Print hand-made networks beside the best that the last search found."""
+    best = front.best if front is not None else None
+    if as_json:
+        _print_json(
+            {
+                "baselines": [dataclasses.asdict(result) for result in results],
+                "best": None if best is None else dataclasses.asdict(best),
+                "supernet_seconds": record.seconds,
+                "supernet_images_seen": record.config.steps * record.config.batch_size,
+            }
+        )
+        return
+    rows = [
+        [
+            result.plan.preset,
+            _accuracy(result.validation_accuracy, result.validation_standard_error),
+            _ms(result.plan.latency_ms),
+            *_size(result.params, result.macs),
+            f"{result.images_seen:,}",
+            f"{result.seconds:.0f}",
+        ]
+        for result in results
+    ]
+    if best is not None:
+        rows.insert(
+            0,
+            [
+                f"{best.id} (search)",
+                _accuracy(best.validation_accuracy, best.validation_standard_error),
+                _ms(best.measured_latency_ms),
+                *_size(best.params, best.macs),
+                f"{record.config.steps * record.config.batch_size:,}",
+                f"{record.seconds:.0f}",
+            ],
+        )
+    _table(
+        ["network", "val. accuracy", "ms", "params", "MACs", "images", "seconds"],
+        rows,
+        title="Hand-made networks, trained from scratch: measured ms, images seen, seconds of training",
+    )
+    if best is not None:
+        for result in results:
+            _say(_difference(best, result))
+        _say("The searched network has the weights of the supernet, whose training is counted in full.")
+    _say(f"Kept in {run.path / 'baselines'}")
+
+
+def data(images: ImageData, path: Path, *, as_json: bool) -> None:
+    """Print what a picture of a data set shows."""
+    sizes = {name: len(images.split(name).labels) for name in SPLITS}
+    if as_json:
+        _print_json(
+            {
+                "file": str(path),
+                "data": images.name,
+                "resolution": images.resolution,
+                "channels": images.channels,
+                "class_names": list(images.class_names),
+                "images": sizes,
+            }
+        )
+        return
+    counts = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
+    _say(f"{images.name}: {len(images.class_names)} classes, {counts} images of {images.resolution} pixels.")
+    _say(f"Training images: {path}")
+
+
 def bench(report: BenchReport, *, as_json: bool) -> None:
     """Print measured files."""
     if as_json:
@@ -133,8 +207,7 @@ def _candidates(candidates: Sequence[Candidate], *, best: Candidate) -> None:
                 _accuracy(candidate.validation_accuracy, candidate.validation_standard_error),
                 _ms(candidate.predicted_latency_ms),
                 _ms(candidate.measured_latency_ms),
-                f"{candidate.params / 1e3:.0f} k",
-                f"{candidate.macs / 1e6:.2f} M",
+                *_size(candidate.params, candidate.macs),
             ]
             for candidate in candidates
         ],
@@ -155,6 +228,18 @@ def _compared(comparison: Comparison) -> str:
         f"Hypervolume, one seed: {comparison.strategy} {ours:.4g} after {comparison.evaluations} evaluations, "
         f"{comparison.against} with the same predictor {theirs:.4g} after {comparison.against_evaluations}{gain}."
     )
+
+
+def _difference(best: Candidate, result: Baseline) -> str:
+    """Say how far a searched network is ahead of a hand-made one, or behind it, in percentage points."""
+    gain = best.validation_accuracy - result.validation_accuracy
+    error = math.hypot(best.validation_standard_error, result.validation_standard_error)
+    verdict = "within two standard errors" if abs(gain) <= 2 * error else ("a win" if gain > 0 else "a loss")
+    return f"Searched against {result.plan.preset}: {100 * gain:+.1f} ± {100 * error:.1f} points ({verdict})."
+
+
+def _size(params: int, macs: int) -> tuple[str, str]:
+    return f"{params / 1e3:.0f} k", f"{macs / 1e6:.2f} M"
 
 
 def _ms(value: float) -> str:

@@ -16,7 +16,7 @@ from nas.front import Front
 from nas.ledger import Ledger
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
-from nas.training_record import find_record
+from nas.training_record import TrainingRecord, find_record
 from predictors.latency import LatencyTable
 from search_spaces.catalogue import find_space
 from search_spaces.documents import canonical_json, decode, document, pretty_json
@@ -127,10 +127,12 @@ class Run:
             raise InputError(f"{self.settings.data} has changed its channels or classes since {self.path} was made")
         return images
 
-    def require_supernet(self) -> None:
-        """Raise `InputError` naming the command to run if nothing is trained yet."""
-        if find_record(self.supernet_dir) is None:
+    def require_supernet(self) -> TrainingRecord:
+        """Return how the supernet was trained; raises `InputError` naming the command to run if it is not yet."""
+        record = find_record(self.supernet_dir)
+        if record is None:
             raise InputError(f"{self.path} has no trained supernet; run `nas train{run_option(self.path)}` first")
+        return record
 
     def evaluator(self, data: ImageData | None = None) -> SubnetEvaluator:
         """Return what evaluates the run's subnets; loads torch, the supernet, and the images if they are not given."""
@@ -153,7 +155,7 @@ class Run:
     @property
     def block_cache(self) -> BlockCache:
         """Exported blocks, shared by all devices."""
-        return BlockCache(self.space, self.path / "blocks")
+        return BlockCache(self.path / "blocks")
 
     def lut_path(self, device: Device) -> Path:
         """Return where a device's latency table is or will be."""

@@ -172,7 +172,12 @@ def validate_front(
     genomes = known.genomes[chosen]
     with tempfile.TemporaryDirectory(prefix="nas-search-") as folder:
         measured = measure_networks(
-            cache, genomes, device, work_dir=Path(folder), seed=settings.seed, progress=progress
+            cache,
+            {latency.space.architecture(genome).id: latency.space.lower(genome) for genome in genomes},
+            device,
+            work_dir=Path(folder),
+            seed=settings.seed,
+            progress=progress,
         )
     for genome, network in zip(genomes, measured, strict=True):
         genes = tuple(int(gene) for gene in genome)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
@@ -25,16 +25,30 @@ def parse_accelerator(name: str) -> Accelerator:
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """How a supernet is trained."""
+    """How a supernet is trained.
 
-    steps: int = 200
-    batch_size: int = 128
+    Attributes:
+        steps: of the optimiser; each one updates all subnets of a sandwich.
+        batch_size: images per step.
+        random_subnets: in a sandwich, beside the largest and the smallest.
+        peak_learning_rate: of AdamW, reached after the warm-up, falling to zero as a cosine.
+        warmup_steps: over which the rate rises linearly.
+        weight_decay: on weights of two dimensions or more.
+        gradient_norm: above which gradients are scaled down.
+        label_smoothing: of the data's labels.
+        distillation: share of the largest subnet's soft labels in the other subnets' loss; the rest is the data's.
+        seed: of weights, subnets and the order of images.
+    """
+
+    steps: int = 560
+    batch_size: int = 32
     random_subnets: int = 2
     peak_learning_rate: float = 3e-3
-    warmup_steps: int = 20
+    warmup_steps: int = 56
     weight_decay: float = 0.05
     gradient_norm: float = 1.0
     label_smoothing: float = 0.1
+    distillation: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,9 +60,19 @@ class TrainingConfig:
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRecord:
-    """What stands beside trained weights: how they were made, and the hash that identifies them."""
+    """What stands beside trained weights: how they were made, and the hash that identifies them.
 
-    CURRENT_VERSION: ClassVar[int] = 1
+    Attributes:
+        config: how they were trained.
+        space_hash: of the space that they cover.
+        data_hash: of the images.
+        weights_sha256: of the file.
+        final_loss: of the largest subnet in the last step.
+        seconds: wall time of all training steps.
+        torch_version: that trained them.
+    """
+
+    CURRENT_VERSION: ClassVar[int] = 2
 
     format_version: int
     config: TrainingConfig
@@ -56,6 +80,7 @@ class TrainingRecord:
     data_hash: str
     weights_sha256: str
     final_loss: float
+    seconds: float = field(compare=False)  # equal trainings do not take equally long
     torch_version: str
 
     @property

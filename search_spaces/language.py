@@ -221,7 +221,7 @@ class NetworkSpace(SearchSpace):
                 continue
             for (w, width), (o, operator) in itertools.product(enumerate(stage.width), enumerate(stage.operators)):
                 for s, sizes in enumerate(choices[o]):
-                    table[d, w, o, s] = number(_stage_block(operator.family, width, resolution, sizes))
+                    table[d, w, o, s] = number(stage_block(operator.family, width, resolution, sizes))
         genes, strides = list(outer), list(_strides(shape, inner))
         for operator in stage.operators:
             genes += [self.index(f"{prefix}.{operator.family}.{field}") for field, _ in operator.sizes]
@@ -242,7 +242,7 @@ def _downsample(index: int, resolution: int) -> Callable[[Mapping[str, Any]], Bl
     return build
 
 
-def _stage_block(family: str, width: int, resolution: int, sizes: Mapping[str, int]) -> BlockSpec:
+def stage_block(family: str, width: int, resolution: int, sizes: Mapping[str, int]) -> BlockSpec:
     """Build a stage's block of any family: those with one width call it `channels`, others name both ends."""
     make: Callable[..., BlockSpec] = FAMILIES[family]
     one_width = "channels" in FAMILIES[family].__dataclass_fields__

@@ -1,7 +1,8 @@
-"""Data sets by name: ``digits``, or ``folder:PATH`` for the user's own images. Needs no torch."""
+"""Data sets by name: ``clutter``, ``digits``, or ``folder:PATH`` for the user's own images. Needs no torch."""
 
 from __future__ import annotations
 
+from nas.data.clutter import ClutterSource
 from nas.data.digits import DigitsSource
 from nas.data.folder import FolderSource
 from nas.data.images import SPLITS, DataDescription, ImageData, ImageSplit, SplitName, channel_statistics
@@ -23,7 +24,7 @@ __all__ = [
     "load_data",
 ]
 
-SOURCES: tuple[DataSource, ...] = (DigitsSource(), FolderSource())
+SOURCES: tuple[DataSource, ...] = (ClutterSource(), DigitsSource(), FolderSource())
 """Every source; another one is a file of its own and a line here."""
 
 
@@ -31,7 +32,7 @@ def describe_data(spec: str) -> DataDescription:
     """Return channels and classes of a data set without decoding its images.
 
     Args:
-        spec: ``digits`` or ``folder:PATH``.
+        spec: ``clutter``, ``digits`` or ``folder:PATH``.
 
     Raises:
         InputError: the specification is not known, or the data are of no use.
@@ -45,7 +46,7 @@ def load_data(spec: str, *, resolution: int, seed: int, progress: Progress = no_
     """Read a data set and divide it into three disjoint splits, each with images of every class.
 
     Args:
-        spec: ``digits`` or ``folder:PATH``.
+        spec: ``clutter``, ``digits`` or ``folder:PATH``.
         resolution: height and width of the images, in pixels.
         seed: decides the order of rows, and which of them become the splits that the source lacks: a fifth of its
             training images for each.

@@ -18,7 +18,7 @@ from predictors.latency import BlockLatency, LatencyPredictor, LatencyTable, Mea
 from predictors.quality import latency_error
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
-from search_spaces.spec import block_key
+from search_spaces.spec import BlockSpec, block_key
 from tests.nas.small_models import IR_VERSION, OPSETS
 
 MACS_PER_MS = 2e6
@@ -91,10 +91,15 @@ def synthetic_latency(space: NetworkSpace, *, noise: float = 0.01) -> LatencyPre
 
 
 def hollow_cache(space: NetworkSpace, directory: Path) -> BlockCache:
-    """Return a full cache of blocks of the right shapes that compute nothing: for a device that does not run them."""
-    cache = BlockCache(space, directory)
+    """Return `hollow_models` of all blocks of a space."""
+    return hollow_models(space.blocks, directory)
+
+
+def hollow_models(blocks: Sequence[BlockSpec], directory: Path) -> BlockCache:
+    """Return a cache of blocks of the right shapes that compute nothing: for a device that does not run them."""
+    cache = BlockCache(directory)
     directory.mkdir()
-    for block in space.blocks:
+    for block in blocks:
         ends = [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, side, side])
             for name, channels, side in (

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.budget import Budget, parse_budget
+from nas.data import SplitName
 from nas.evaluate import SubnetEvaluator
 from nas.ledger import Ledger
 from nas.progress import Progress, no_progress
@@ -55,10 +56,14 @@ class SyntheticEvaluator(SubnetEvaluator):
     def validation_images(self) -> int:
         return IMAGES
 
-    def known(self) -> dict[tuple[int, ...], float]:
+    def known(self, split: SplitName = "validation") -> dict[tuple[int, ...], float]:
+        assert split == "validation"
         return dict(self.values)
 
-    def evaluate(self, genomes: Genomes, *, progress: Progress = no_progress) -> Values:
+    def evaluate(
+        self, genomes: Genomes, *, split: SplitName = "validation", progress: Progress = no_progress
+    ) -> Values:
+        assert split == "validation"
         for done, (genes, value) in enumerate(zip(tuples(genomes), self.accuracy(genomes), strict=True), start=1):
             if genes not in self.values:
                 self.truly_evaluated.append(genes)

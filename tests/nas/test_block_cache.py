@@ -12,7 +12,6 @@ import pytest
 
 from nas import block_cache, onnx_format
 from nas.block_cache import BlockCache
-from search_spaces.language import NetworkSpace
 from tests.command_line import environment
 from tests.nas.micro_space import micro
 
@@ -23,22 +22,25 @@ from nas.block_cache import BlockCache
 from search_spaces.catalogue import find_space
 
 told = []
-BlockCache(find_space("tiny").build(1, 10), Path(sys.argv[1])).fill(lambda *each: told.append(each))
+BlockCache(Path(sys.argv[1])).fill(find_space("tiny").build(1, 10).blocks, lambda *each: told.append(each))
 print(told, sorted({"torch", "onnxscript"} & set(sys.modules)))
 """
+
+
+BLOCKS = micro().blocks
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> BlockCache:
     """A cache of the micro space; for reading only."""
-    cache = BlockCache(micro(), tmp_path_factory.mktemp("blocks"))
-    cache.fill()
+    cache = BlockCache(tmp_path_factory.mktemp("blocks"))
+    cache.fill(BLOCKS)
     return cache
 
 
 def copy_of(cache: BlockCache, folder: Path) -> BlockCache:
     shutil.copytree(cache.directory, folder)
-    return BlockCache(cache.space, folder)
+    return BlockCache(folder)
 
 
 def stamps(cache: BlockCache) -> dict[str, tuple[int, int]]:
@@ -48,14 +50,14 @@ def stamps(cache: BlockCache) -> dict[str, tuple[int, int]]:
 
 
 def paths(cache: BlockCache) -> list[Path]:
-    return [cache.path(block) for block in cache.space.blocks]
+    return [cache.path(block) for block in BLOCKS]
 
 
 def test_every_distinct_block_gets_one_file(filled: BlockCache) -> None:
-    assert len(filled.space.blocks) > 10
+    assert len(BLOCKS) > 10
     assert sorted(filled.directory.iterdir()) == sorted(set(paths(filled)))
-    assert len(set(paths(filled))) == len(filled.space.blocks)
-    for block in filled.space.blocks:
+    assert len(set(paths(filled))) == len(BLOCKS)
+    for block in BLOCKS:
         model = filled.block(block)
         onnx.checker.check_model(model, full_check=True)
         shape = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim]
@@ -70,8 +72,8 @@ def test_what_is_missing_is_exported_and_nothing_else(filled: BlockCache, tmp_pa
         path.unlink()
     before = stamps(cache)
     told: list[tuple[int, int]] = []
-    cache.fill(lambda *each: told.append(each))
-    total = len(cache.space.blocks)
+    cache.fill(BLOCKS, lambda *each: told.append(each))
+    total = len(BLOCKS)
     assert told == [(total - 2, total), (total, total)]
     after = stamps(cache)
     assert {name: after[name] for name in before} == before
@@ -94,7 +96,7 @@ def test_a_cache_that_is_full_loads_no_torch_and_writes_nothing(measured_run: Pa
 
 def test_the_name_of_a_file_tells_block_exporter_and_opset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first, second = micro().blocks[:2]
-    cache = BlockCache(micro(), tmp_path)
+    cache = BlockCache(tmp_path)
     names = {cache.path(first), cache.path(second)}
     monkeypatch.setattr(block_cache, "_WEIGHT_SEED", 1)
     names.add(cache.path(first))
@@ -103,11 +105,3 @@ def test_the_name_of_a_file_tells_block_exporter_and_opset(monkeypatch: pytest.M
     monkeypatch.setattr(onnx_format, "version", lambda package: "0.0.1")
     names.add(cache.path(first))
     assert len(names) == 5
-
-
-def test_the_name_of_a_file_does_not_depend_on_the_space(tmp_path: Path) -> None:
-    spaces: list[NetworkSpace] = [micro(classes=3), micro(classes=4)]
-    shared = set(spaces[0].blocks) & set(spaces[1].blocks)
-    assert 0 < len(shared) < len(spaces[0].blocks)
-    names = [{BlockCache(space, tmp_path).path(block) for block in shared} for space in spaces]
-    assert names[0] == names[1]

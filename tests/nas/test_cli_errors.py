@@ -111,7 +111,7 @@ def test_an_argument_that_is_not_known_is_refused_with_the_nearest_one(
         (("export", "--pick", "bset"), "unknown network 'bset'; did you mean 'best'?"),
         (("export", "--pick", ""), "is the beginning of"),
         (("train", "--steps", "13", "--batch-size", "32"), "trained with other settings"),
-        (("train", "--data", "folder:x"), "--data digits, not folder:x; use another --run"),
+        (("train", "--data", "folder:x"), "--data clutter, not folder:x; use another --run"),
         (("build-lut", "--space", "huge"), "--space tiny, not huge; use another --run"),
     ],
 )

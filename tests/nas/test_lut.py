@@ -143,11 +143,13 @@ def test_networks_for_the_proof_are_none_of_those_excluded(space: NetworkSpace) 
 
 @pytest.mark.device
 def test_networks_are_measured_in_the_order_in_which_they_are_given(measured_run: Path, tmp_path: Path) -> None:
-    cache = Run.existing(measured_run, first="nas train").block_cache
-    macs = macs_of(cache.space)
+    run = Run.existing(measured_run, first="nas train")
+    space = run.space
+    macs = macs_of(space)
     genomes = np.stack([macs.dearest()[1], macs.cheapest()[1]])
-    large, small = measure_networks(cache, genomes, CPU, work_dir=tmp_path / "here", seed=0)
-    assert large.id == cache.space.architecture(genomes[0]).id
+    networks = {space.architecture(genome).id: space.lower(genome) for genome in genomes}
+    large, small = measure_networks(run.block_cache, networks, CPU, work_dir=tmp_path / "here", seed=0)
+    assert large.id == space.architecture(genomes[0]).id
     assert large.min_ms > 3 * small.min_ms
     assert len(large.rounds_ms) >= 10
 

@@ -49,10 +49,10 @@ def copied(measured_run: Path, tmp_path: Path) -> Path:
 
 def test_the_first_command_fixes_the_defaults(tmp_path: Path) -> None:
     run = made(tmp_path / "runs" / "first")
-    assert (run.settings.space, run.settings.data) == ("tiny", "digits")
+    assert (run.settings.space, run.settings.data) == ("tiny", "clutter")
     assert (run.settings.channels, run.settings.class_names) == (1, tuple("0123456789"))
     assert run.space.hash == run.settings.space_hash
-    again = Run.open(run.path, space="tiny", data="digits")
+    again = Run.open(run.path, space="tiny", data="clutter")
     assert again.settings == run.settings
     assert sorted(path.name for path in run.path.iterdir()) == [".lock", "space.json"]
 
@@ -61,7 +61,7 @@ def test_the_first_command_fixes_the_defaults(tmp_path: Path) -> None:
     ("given", "complaint"),
     [
         ({"space": "huge"}, "made with --space tiny, not huge; use another --run"),
-        ({"data": "folder:elsewhere"}, "made with --data digits, not folder:elsewhere; use another --run"),
+        ({"data": "folder:elsewhere"}, "made with --data clutter, not folder:elsewhere; use another --run"),
     ],
 )
 def test_a_later_command_cannot_change_what_is_fixed(tmp_path: Path, given: dict[str, str], complaint: str) -> None:
@@ -75,7 +75,7 @@ def test_a_refused_first_command_fixes_nothing(tmp_path: Path, given: dict[str, 
     with pytest.raises(InputError):
         Run.open(tmp_path / "run", **given)
     assert not (tmp_path / "run" / "space.json").exists()
-    assert Run.open(tmp_path / "run").settings.data == "digits"
+    assert Run.open(tmp_path / "run").settings.data == "clutter"
 
 
 def test_a_folder_means_the_same_from_every_working_directory(
@@ -125,7 +125,7 @@ def test_a_folder_that_has_gained_a_class_is_refused(pictures: Path, tmp_path: P
 
 def test_images_that_have_changed_since_the_training_are_refused(copied: Path) -> None:
     edit(copied / "supernet" / "training.json", data_hash="0" * 64)
-    with pytest.raises(InputError, match="images of digits have changed since the supernet was trained"):
+    with pytest.raises(InputError, match="images of clutter have changed since the supernet was trained"):
         Run.existing(copied, first="nas train").evaluator()
 
 

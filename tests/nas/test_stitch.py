@@ -20,11 +20,13 @@ from nas.onnx_format import INPUT, OUTPUT
 from nas.run import Run
 from nas.stitch import pointwise, stitch
 from nas.supernet import Network
+from search_spaces.catalogue import find_space
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
 from tests.nas.micro_space import micro
 
+SPACE = find_space("tiny").build(1, 10)
 OPERATORS = {"mbconv", "convnext", "attention"}
 
 
@@ -80,9 +82,9 @@ def op_types(model: onnx.ModelProto) -> Counter[str]:
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 def test_a_stitched_network_has_the_operators_of_a_true_export(cache: BlockCache, seed: int) -> None:
-    genome = next(with_all_operators(cache.space, seed))
-    stitched = cache.network(genome)
-    exported = export_network(random_network(cache.space.lower(genome), seed))
+    genome = next(with_all_operators(SPACE, seed))
+    stitched = cache.network(SPACE.lower(genome))
+    exported = export_network(random_network(SPACE.lower(genome), seed))
     assert op_types(stitched) == op_types(exported)
     assert sum(op_types(stitched).values()) > 30
     # Slices would be left of elastic layers, batch norms of statistics that were not folded.
@@ -140,7 +142,7 @@ def test_exporting_leaves_the_random_state_of_torch_alone() -> None:
 
 @pytest.fixture(scope="module")
 def like(cache: BlockCache) -> onnx.ModelProto:
-    return cache.block(cache.space.blocks[0])
+    return cache.block(SPACE.blocks[0])
 
 
 def test_a_part_can_be_used_twice_and_is_left_as_it_was(like: onnx.ModelProto) -> None:
@@ -167,8 +169,8 @@ def test_parts_that_do_not_fit_are_refused(like: onnx.ModelProto, other: tuple[i
 
 
 def test_what_is_stitched_has_the_format_of_the_exporter(cache: BlockCache, like: onnx.ModelProto) -> None:
-    genome = next(with_all_operators(cache.space, 2))
-    for model in (cache.network(genome), pointwise(16, 4, like)):
+    genome = next(with_all_operators(SPACE, 2))
+    for model in (cache.network(SPACE.lower(genome)), pointwise(16, 4, like)):
         assert [(entry.domain, entry.version) for entry in model.opset_import if not entry.domain] == [("", 18)]
         assert model.ir_version == like.ir_version
         assert [value.name for value in model.graph.input] == [INPUT]

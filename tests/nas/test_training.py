@@ -20,9 +20,10 @@ from torch import Tensor
 from nas.data import ImageSplit
 from nas.evaluate import SubnetEvaluator
 from nas.files import sha256_file
+from nas.fitting import choose_accelerator, learning_rate
 from nas.ledger import Ledger
 from nas.supernet import Supernet
-from nas.training import choose_accelerator, learning_rate, load_supernet, train_supernet
+from nas.training import load_supernet, train_supernet
 from nas.training_record import TrainingConfig, TrainingRecord, find_record, parse_accelerator
 from search_spaces.errors import CheckError, InputError
 from search_spaces.tiny import tiny

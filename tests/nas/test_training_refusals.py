@@ -131,7 +131,7 @@ def content_of(checkpoint: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("part", ["identity", "step", "supernet", "optimizer"])
+@pytest.mark.parametrize("part", ["identity", "step", "module", "optimizer"])
 @pytest.mark.parametrize("how", ["missing", "empty"])
 def test_a_checkpoint_that_lacks_a_part_is_refused(checkpoint: Path, part: str, how: str) -> None:
     content = content_of(checkpoint)
