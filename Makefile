@@ -34,7 +34,7 @@ test: venv ## Lint, types and the quick tests (under 8 minutes on 2 cores)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	@for study in experiments/*-*/; do (cd "$$study" && MYPYPATH=../.. "$(abspath $(BIN))/mypy" --config-file ../../pyproject.toml *.py); done
+	@for study in experiments/*-*/; do (cd "$$study" && MYPYPATH=../.. "$(abspath $(BIN))/mypy" --config-file ../../pyproject.toml *.py) || exit 1; done
 	$(BIN)/pytest -m "not slow"
 
 test-slow: venv ## The slow tests; some need a package index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import statistics
 import tempfile
 import time
@@ -20,8 +21,9 @@ from nas.data import ImageData
 from nas.devices import Device
 from nas.evaluate import standalone_accuracy, standard_error
 from nas.files import make_folder, read_document, write_atomic
-from nas.fitting import Fitted, choose_accelerator, fit
+from nas.fitting import Fitted, choose_accelerator, fit, images_seen
 from nas.lut import measure_networks
+from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from nas.supernet import Network, channels_last
 from nas.training_record import Accelerator, TrainingConfig
@@ -101,6 +103,7 @@ def plan_baseline(
     cache: BlockCache,
     device: Device,
     directory: Path,
+    accelerator: Accelerator = "auto",
     progress: Progress = no_progress,
 ) -> BaselinePlan:
     """Scale a preset to a latency: all its sizes are measured, and the slowest inside the limit is taken.
@@ -116,6 +119,7 @@ def plan_baseline(
         cache: where blocks are exported to.
         device: what to measure on.
         directory: where the plan is kept.
+        accelerator: what the training will run on.
         progress: told of the exported blocks, then of measuring.
 
     Raises:
@@ -128,7 +132,7 @@ def plan_baseline(
     ladder = preset.ladder(image_input(data))
     rung, latency_ms = _scale(preset, ladder, limit_ms, cache=cache, device=device, seed=config.seed, progress=progress)
     if seconds is not None:
-        config = dataclasses.replace(config, steps=steps_within(seconds, rung.spec, data, config))
+        config = dataclasses.replace(config, steps=steps_within(seconds, rung.spec, data, config, accelerator))
     plan = BaselinePlan(
         format_version=BaselinePlan.CURRENT_VERSION,
         preset=preset.name,
@@ -174,7 +178,7 @@ def train_baseline(
         validation_accuracy=accuracy,
         validation_standard_error=standard_error(accuracy, images),
         validation_images=images,
-        images_seen=plan.config.steps * plan.config.batch_size,
+        images_seen=images_seen(plan.config, data),
         seconds=fitted.seconds,
     )
     write_atomic(path, pretty_json(result))
@@ -222,7 +226,9 @@ def train_network(
     return network.cpu().eval(), fitted
 
 
-def steps_within(seconds: float, spec: NetworkSpec, data: ImageData, config: TrainingConfig) -> int:
+def steps_within(
+    seconds: float, spec: NetworkSpec, data: ImageData, config: TrainingConfig, accelerator: Accelerator = "auto"
+) -> int:
     """Return how many training steps of a network take a number of seconds on this machine, timed on a few of them."""
     times: list[float] = []
     with tempfile.TemporaryDirectory(prefix="nas-timing-") as folder:
@@ -231,6 +237,7 @@ def steps_within(seconds: float, spec: NetworkSpec, data: ImageData, config: Tra
             data,
             dataclasses.replace(config, steps=_TIMED_STEPS, warmup_steps=0),
             checkpoint=Path(folder) / _CHECKPOINT_FILE,
+            accelerator=accelerator,
             progress=lambda done, total: times.append(time.perf_counter()),
         )
     step_s = statistics.median(after - before for before, after in itertools.pairwise(times[1:]))
@@ -238,10 +245,26 @@ def steps_within(seconds: float, spec: NetworkSpec, data: ImageData, config: Tra
 
 
 def baseline_folder(
-    preset: Preset, limit_ms: float, config: TrainingConfig, seconds: float | None, device: Device
+    preset: Preset,
+    limit_ms: float,
+    config: TrainingConfig,
+    *,
+    seconds: float | None,
+    data: ImageData,
+    device: Device,
+    accelerator: Accelerator,
 ) -> str:
-    """Return the name of a baseline's folder: equal for what was asked for alike."""
-    return f"{preset.name}-{content_hash([limit_ms, config, seconds, device.name], 8)}"
+    """Return the name of a baseline's folder: equal only for what would be planned, measured and trained alike.
+
+    Raises:
+        InputError: `seconds` is not a time.
+    """
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"seconds must be a positive number, got {seconds}")
+    sizes = [[_identified(placed) for placed in rung.spec] for rung in preset.ladder(image_input(data))]
+    asked = [limit_ms, config, seconds, accelerator, data.content_hash]
+    measured_by = [device.name, device.fingerprint().hash, exporter_name()]
+    return f"{preset.name}-{content_hash([sizes, asked, measured_by], 8)}"
 
 
 def image_input(data: ImageData) -> ImageInput:

@@ -283,7 +283,7 @@ def baseline_command(
     from nas import present
     from nas.budget import parse_budget
     from nas.devices import parse_device
-    from nas.run import Run
+    from nas.run import Run, require_same_images
     from nas.training_record import parse_accelerator
     from predictors.latency import LatencyPredictor
     from search_spaces.presets import PRESETS, find_preset
@@ -294,9 +294,9 @@ def baseline_command(
     target, trained_on = parse_device(device), parse_accelerator(accelerator)
     opened = Run.existing(run, first="nas train")
     record = opened.require_supernet()
-    front = opened.front() if budget is None or opened.front_path.exists() else None
     table = opened.latency_table(target)
     opened.require_this_machine(target, table)
+    front = opened.front() if budget is None or opened.front_path.exists() else None
     if budget is not None:
         limit_ms = parse_budget(budget, LatencyPredictor(opened.space, table)).measured_limit_ms
     elif front is not None and front.device == target.name:
@@ -306,11 +306,16 @@ def baseline_command(
     from nas.baseline import baseline_folder, plan_baseline, train_baseline
 
     config = dataclasses.replace(record.config, seed=seed, steps=steps or record.config.steps)
-    results = []
+    plans, results = [], []
     with opened.lock():
-        images = opened.load_data()
+        with progress_bar("reading images", quiet=as_json) as progress:
+            images = opened.load_data(progress)
+        require_same_images(images, record)
         for each in presets:
-            folder = opened.path / "baselines" / baseline_folder(each, limit_ms, config, seconds, target)
+            name = baseline_folder(
+                each, limit_ms, config, seconds=seconds, data=images, device=target, accelerator=trained_on
+            )
+            folder = opened.path / "baselines" / name
             with progress_bar(f"measuring {each.name}", quiet=as_json) as progress:
                 plan = plan_baseline(
                     each,
@@ -321,13 +326,17 @@ def baseline_command(
                     cache=opened.block_cache,
                     device=target,
                     directory=folder,
+                    accelerator=trained_on,
                     progress=progress,
                 )
-            with progress_bar(f"training {each.name}", quiet=as_json) as progress:
+            plans.append((plan, folder))
+        for plan, folder in plans:
+            with progress_bar(f"training {plan.preset}", quiet=as_json) as progress:
                 results.append(
                     train_baseline(plan, images, directory=folder, accelerator=trained_on, progress=progress)
                 )
-    present.baselines(opened, results, front, record, as_json=as_json)
+    rival = front.within(limit_ms, device=target.name, supernet_hash=record.supernet_hash) if front else None
+    present.baselines(opened, results, rival, record, images, as_json=as_json)
 
 
 @data_app.command("show")

@@ -96,6 +96,11 @@ def fit(
     return Fitted(loss=loss, seconds=time.perf_counter() - started)
 
 
+def images_seen(config: TrainingConfig, data: ImageData) -> int:
+    """Return how many training images go through a network in a training, those of every epoch counted."""
+    return config.steps * _batch_size(config, len(data.split("train").labels))
+
+
 def choose_accelerator(accelerator: Accelerator) -> torch.device:
     """Return the torch device to train on; raises `InputError` if CUDA is asked for and absent."""
     if accelerator == "cuda" and not torch.cuda.is_available():
@@ -113,12 +118,16 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 def _batch(data: ImageData, train: ImageSplit, config: TrainingConfig, step: int) -> tuple[Tensor, Tensor]:
     """Return a step's images and labels: the training split in a fresh order every epoch."""
-    size = min(config.batch_size, len(train.labels))
+    size = _batch_size(config, len(train.labels))
     epoch, position = divmod(step, max(1, len(train.labels) // size))
     order = np.random.default_rng([config.seed, _DATA_STREAM, epoch]).permutation(len(train.labels))
     chosen = order[position * size : (position + 1) * size]
     images = torch.from_numpy(data.normalise(train.images[chosen]))
     return images.to(memory_format=torch.channels_last), torch.from_numpy(train.labels[chosen])
+
+
+def _batch_size(config: TrainingConfig, n_images: int) -> int:
+    return min(config.batch_size, n_images)
 
 
 def _optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:

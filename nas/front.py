@@ -94,6 +94,13 @@ class Front:
             self.candidates, key=lambda candidate: (candidate.validation_accuracy, -candidate.measured_latency_ms)
         )
 
+    def within(self, limit_ms: float, *, device: str, supernet_hash: str) -> Candidate | None:
+        """Return the most accurate candidate inside a latency, or None if there is none of this device and supernet."""
+        inside = [candidate for candidate in self.candidates if candidate.measured_latency_ms <= limit_ms]
+        if not inside or (self.device, self.supernet_hash) != (device, supernet_hash):
+            return None
+        return max(inside, key=lambda candidate: (candidate.validation_accuracy, -candidate.measured_latency_ms))
+
     def pick(self, choice: str) -> Candidate:
         """Return the candidate named ``best``, or by its id or a beginning of its id that is unique.
 

@@ -108,17 +108,25 @@ def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
 
 
 def baselines(
-    run: Run, results: Sequence[Baseline], front: Front | None, record: TrainingRecord, *, as_json: bool
+    run: Run,
+    results: Sequence[Baseline],
+    best: Candidate | None,
+    record: TrainingRecord,
+    data: ImageData,
+    *,
+    as_json: bool,
 ) -> None:
-    """Print hand-made networks beside the best that the last search found."""
-    best = front.best if front is not None else None
+    """Print hand-made networks beside the best inside the same latency that the last search found, if it found any."""
+    from nas.fitting import images_seen
+
+    seen = images_seen(record.config, data)
     if as_json:
         _print_json(
             {
                 "baselines": [dataclasses.asdict(result) for result in results],
                 "best": None if best is None else dataclasses.asdict(best),
                 "supernet_seconds": record.seconds,
-                "supernet_images_seen": record.config.steps * record.config.batch_size,
+                "supernet_images_seen": seen,
             }
         )
         return
@@ -141,7 +149,7 @@ def baselines(
                 _accuracy(best.validation_accuracy, best.validation_standard_error),
                 _ms(best.measured_latency_ms),
                 *_size(best.params, best.macs),
-                f"{record.config.steps * record.config.batch_size:,}",
+                f"{seen:,}",
                 f"{record.seconds:.0f}",
             ],
         )
@@ -153,7 +161,12 @@ def baselines(
     if best is not None:
         for result in results:
             _say(_difference(best, result))
-        _say("The searched network has the weights of the supernet, whose training is counted in full.")
+        _say(
+            "The searched network has the weights of the supernet, whose training counts in full (not the search), and "
+            f"in which every image trains {2 + record.config.random_subnets} networks."
+        )
+    else:
+        _say(f"The last search has no network inside this latency: nas search --budget-ms ...{run_option(run.path)}")
     _say(f"Kept in {run.path / 'baselines'}")
 
 

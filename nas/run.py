@@ -141,10 +141,7 @@ class Run:
 
         supernet, record = load_supernet(self.space, self.supernet_dir)
         data = data or self.load_data()
-        if data.content_hash != record.data_hash:
-            raise InputError(
-                f"the images of {data.name} have changed since the supernet was trained; use another --run"
-            )
+        require_same_images(data, record)
         return SubnetEvaluator(self.space, supernet, record.supernet_hash, data, self.ledger)
 
     @property
@@ -211,6 +208,12 @@ class Run:
     def export_dir(self, architecture_id: str) -> Path:
         """Return the folder of one exported network."""
         return self.path / "exports" / architecture_id
+
+
+def require_same_images(data: ImageData, record: TrainingRecord) -> None:
+    """Raise `InputError` if the supernet was trained on other images."""
+    if data.content_hash != record.data_hash:
+        raise InputError(f"the images of {data.name} have changed since the supernet was trained; use another --run")
 
 
 def run_option(path: Path) -> str:

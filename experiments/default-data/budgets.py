@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
-from common import Study, nas, save
-
-from nas.lut import measure_networks
+from common import Rows, Study, measured_ms, nas, save
 
 
 def keep_budgets(study: Study) -> None:
     """Search under budgets drawn uniformly over the reachable range, then measure what was returned."""
     settings = study.config["budgets"]
-    run = study.copy(study.run(study.config["seeds"][0]), "budgets")
+    run = study.run(study.config["seeds"][0])
     latency = study.latency(run)
     low, high = latency.cheapest()[0], latency.dearest()[0]
-    budgets = np.random.default_rng(settings["seed"]).uniform(low, high, settings["count"])
-    rows = []
-    for number, budget_ms in enumerate(np.sort(budgets)):
-        front = nas("search", "--run", run.path, "--budget-ms", f"{budget_ms:.6f}", "--seed", number)
-        for candidate in front["candidates"]:
-            rows.append(
-                {
-                    "budget_ms": front["budget_ms"],
-                    "share_of_range": (budget_ms - low) / (high - low),
-                    "best": candidate["id"] == front["best"],
-                    "dropped": len(front["dropped"]),
-                    **{name: candidate[name] for name in ("id", "predicted_latency_ms", "measured_latency_ms")},
-                    "validation": candidate["validation_accuracy"],
-                    "genes": candidate["genes"],
-                }
-            )
+    budgets = np.sort(np.random.default_rng(settings["seed"]).uniform(low, high, settings["count"]))
+    rows: Rows = []
+    for number, budget_ms in enumerate(budgets):
+        rows += study.once(f"budget-{number}", partial(_search, study, number, budget_ms))
     table = pd.DataFrame(rows)
-    table["measured_again_ms"] = table["id"].map(_measure_again(study, table))
+    distinct = table.drop_duplicates("id")
+    genomes = np.array(distinct["genes"].tolist(), dtype=np.int16)
+    # A new process, and none of these measurements was used to select.
+    again = dict(zip(distinct["id"], measured_ms(study, run, genomes), strict=True))
+    table["measured_again_ms"] = table["id"].map(again)
     table["inside"] = table["measured_again_ms"] <= table["budget_ms"]
+    table["used"] = table["measured_again_ms"] / table["budget_ms"]
     save(table.drop(columns=["genes"]), "budgets")
+    best = table[table["best"]]
+    summary = {
+        "budgets": len(budgets),
+        "budgets_with_a_front": len(best),
+        "networks_returned": len(table),
+        "networks_inside": int(table["inside"].sum()),
+        "largest_share_used": table["used"].max(),
+        "best_networks_inside": int(best["inside"].sum()),
+        "median_share_used_by_best": best["used"].median(),
+    }
+    save(pd.DataFrame({"what": summary.keys(), "value": summary.values()}), "budgets_summary")
 
 
-def _measure_again(study: Study, table: pd.DataFrame) -> dict[str, float]:
-    """Return the latency of every distinct network, from a process that has measured nothing before."""
-    run = study.run(study.config["seeds"][0])
-    genes = dict(zip(table["id"], table["genes"], strict=True))
-    networks = {name: run.space.lower(np.array(row, dtype=np.int16)) for name, row in genes.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        measured = measure_networks(run.block_cache, networks, study.device, work_dir=Path(folder), seed=99)
-    return {measurement.id: measurement.min_ms for measurement in measured}
+def _search(study: Study, number: int, budget_ms: float) -> Rows:
+    """Run one search in a run of its own, so that no other budget's evaluations help."""
+    run = study.copy(study.run(study.config["seeds"][0]), f"budget-{number}")
+    front = nas("search", "--run", run.path, "--budget-ms", f"{budget_ms:.6f}", "--seed", number)
+    low, high = front["reachable_ms"]
+    return [
+        {
+            "budget_ms": front["budget_ms"],
+            "share_of_range": (budget_ms - low) / (high - low),
+            "best": candidate["id"] == front["best"],
+            "dropped": len(front["dropped"]),
+            **{name: candidate[name] for name in ("id", "predicted_latency_ms", "measured_latency_ms", "genes")},
+            "validation": candidate["validation_accuracy"],
+        }
+        for candidate in front["candidates"]
+    ]

@@ -7,7 +7,9 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +21,8 @@ import pandas as pd
 
 from nas.data import ImageData
 from nas.devices import Device, parse_device
+from nas.files import make_folder, write_atomic
+from nas.lut import measure_networks
 from nas.run import Run
 from predictors.latency import LatencyPredictor
 from search_spaces.space import Genomes
@@ -26,6 +30,7 @@ from search_spaces.space import Genomes
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
+Rows = list[dict[str, Any]]
 Values = npt.NDArray[np.float64]
 
 
@@ -53,11 +58,10 @@ class Study:
         if not (path / "supernet" / "training.json").exists():
             nas("train", *options, "--space", self.config["space"], "--data", self.config["data"])
         first = self.work / f"seed-{self.config['seeds'][0]}"
-        if not (first / "luts").exists():
+        if not (first / "luts" / f"{self.device.slug}.json").exists():
             nas("build-lut", "--run", first, "--seed", 0, "--device", self.config["device"])
         for part in ("luts", "blocks"):
-            if not (path / part).exists():
-                shutil.copytree(first / part, path / part)
+            _copy(first / part, path / part)
         return Run.existing(path, first="nas train")
 
     def latency(self, run: Run) -> LatencyPredictor:
@@ -65,11 +69,30 @@ class Study:
         return LatencyPredictor(run.space, run.latency_table(self.device))
 
     def copy(self, run: Run, name: str) -> Run:
-        """Return a copy of a run, with a ledger of its own: what one strategy finds must not help another."""
+        """Return a copy of a run with an empty ledger: what one contender evaluates must not help another."""
         path = run.path.with_name(f"{run.path.name}-{name}")
-        if not path.exists():
-            shutil.copytree(run.path, path)
+        _copy(run.path, path)
         return Run.existing(path, first="nas train")
+
+    def once(self, name: str, make: Callable[[], Rows]) -> Rows:
+        """Return some rows, made on the first call and kept for a study that is started again."""
+        path = self.work / "rows" / f"{name}.json"
+        if not path.exists():
+            say(name)
+            make_folder(path.parent)
+            write_atomic(path, json.dumps(make(), allow_nan=False))
+        rows: Rows = json.loads(path.read_text())
+        return rows
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder, but for ledgers and fronts, whole or not at all."""
+    if target.exists():
+        return
+    draft = target.with_name(f".{target.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(source, draft, ignore=shutil.ignore_patterns("ledger.db*", "front.json", ".lock"))
+    draft.rename(target)
 
 
 def nas(*arguments: object) -> dict[str, Any]:
@@ -88,15 +111,22 @@ def say(text: str) -> None:
 def save(frame: pd.DataFrame, name: str) -> None:
     """Write a table of results."""
     RESULTS.mkdir(exist_ok=True)
-    frame.to_csv(RESULTS / f"{name}.csv", index=False, float_format="%.6g")
+    write_atomic(RESULTS / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
 
 
-def interval(values: Values, seed: int = 0) -> tuple[float, float, float]:
-    """Return a mean and its 95 % interval by bootstrap over the rows of ``float64[n]``."""
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(10_000, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
+def bootstrap(n_rows: int, statistic: Callable[[npt.NDArray[np.int64]], float]) -> tuple[float, float, float]:
+    """Return a statistic of rows ``int64[n]`` and its 95 % interval over 2000 draws of the rows."""
+    draws = np.random.default_rng(0).integers(n_rows, size=(2000, n_rows))
+    low, high = np.quantile([statistic(rows) for rows in draws], [0.025, 0.975])
+    return float(statistic(np.arange(n_rows))), float(low), float(high)
+
+
+def measured_ms(study: Study, run: Run, genomes: Genomes) -> Values:
+    """Return the latency of whole networks ``int16[n, n_genes]`` by the protocol of the table, ``float64[n]``."""
+    networks = {run.space.architecture(genome).id: run.space.lower(genome) for genome in genomes}
+    with tempfile.TemporaryDirectory() as folder:
+        measured = measure_networks(run.block_cache, networks, study.device, work_dir=Path(folder), seed=99)
+    return np.array([measurement.min_ms for measurement in measured])
 
 
 def ids(run: Run, genomes: Genomes) -> list[str]:
@@ -106,7 +136,8 @@ def ids(run: Run, genomes: Genomes) -> list[str]:
 
 def provenance(data: ImageData) -> dict[str, str]:
     """Return what the figures depend on."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False).stdout
+    describe = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    commit = subprocess.run(describe, cwd=HERE, capture_output=True, text=True, check=False).stdout
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),

@@ -23,13 +23,13 @@ def draw(study: Study) -> None:
     """Draw ``results/default-data.png`` from the tables."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     _fronts(left, study)
-    _contenders(right, pd.read_csv(RESULTS / "worth.csv"))
+    _contenders(right, pd.read_csv(RESULTS / "contenders.csv"))
     figure.savefig(RESULTS / "default-data.png", dpi=130)
     plt.close(figure)
 
 
 def _fronts(axes: Axes, study: Study) -> None:
-    spread = pd.read_csv(RESULTS / "spread.csv").query("group == 'all'")
+    spread = pd.read_csv(RESULTS / "spread.csv").query("group == 'random'")
     axes.scatter(
         spread["predicted_ms"],
         100 * spread["test"],
@@ -37,26 +37,24 @@ def _fronts(axes: Axes, study: Study) -> None:
         color="0.65",
         label=f"random networks of seed {study.config['seeds'][0]}",
     )
-    for arm, style in (("search", "-"), ("random search", ":")):
-        for seed in study.config["seeds"]:
-            front = pd.read_csv(RESULTS / f"fronts_seed{seed}.csv").query("arm == @arm").sort_values("measured_ms")
-            axes.plot(
-                front["measured_ms"],
-                100 * front["test"],
-                style,
-                marker=".",
-                color=f"C{seed}",
-                label=f"{arm}, seed {seed}",
-            )
+    fronts = pd.read_csv(RESULTS / "fronts.csv")
+    for (arm, seed), front in fronts.groupby(["arm", "seed"], sort=False):
+        ordered = front.sort_values("measured_ms")
+        axes.plot(
+            ordered["measured_ms"],
+            100 * ordered["test"],
+            "-" if arm == "search" else ":",
+            marker=".",
+            color=f"C{seed}",
+            label=f"{arm}, seed {seed}",
+        )
     axes.set(xlabel="latency, ms (ONNX Runtime, one thread)", ylabel="test accuracy, %", xscale="log")
     axes.set_title("Networks of the supernet", loc="left")
     axes.legend(fontsize=7)
 
 
 def _contenders(axes: Axes, worth: pd.DataFrame) -> None:
-    kinds = worth["equal"].where(worth["weights"] == "own", "inherited")
-    worth = worth.assign(kind=kinds)
-    worth = worth.groupby(["contender", "kind", "seed"], sort=False)["test"].mean().reset_index()
+    worth = worth.assign(kind=worth["equal"].replace({"-": "inherited"}))
     names = worth.groupby("contender")["test"].mean().sort_values().index
     for key, part in worth.groupby("kind", sort=False):
         kind = str(key)
@@ -73,5 +71,5 @@ def _contenders(axes: Axes, worth: pd.DataFrame) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.grid(axis="y", alpha=0.3)
     axes.set(xlabel="test accuracy, % (one mark per seed)")
-    axes.set_title("At the latency of the network that the search picked", loc="left")
+    axes.set_title("Inside one budget", loc="left")
     axes.legend(fontsize=7)

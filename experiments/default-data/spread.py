@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from common import Study, Values, ids, save, say
+from common import Study, bootstrap, ids, save, say
 from scipy.stats import spearmanr
 
 from nas.run import Run
@@ -16,11 +16,18 @@ from search_spaces.space import Genomes
 def measure_spread(study: Study) -> None:
     """Evaluate random networks, and others in narrow bands of latency, on both splits."""
     settings = study.config["spread"]
-    run = study.run(study.config["seeds"][0])
+    run = study.copy(study.run(study.config["seeds"][0]), "spread")
     latency = study.latency(run)
-    groups = {"all": random_networks(run, settings["random_networks"], seed=1)}
+    chosen = random_networks(run, settings["random_networks"], seed=1)
+    ends = random_networks(run, settings["end_networks"], seed=4)
+    groups = {
+        "random": chosen,
+        "smallest sizes": run.space.unique(run.space.resize(ends, largest=False)),
+        "largest sizes": run.space.unique(run.space.resize(ends, largest=True)),
+    }
     for middle in settings["bands"]:
-        groups[f"{middle:.0%}"] = in_band(run, latency, middle, settings["band_width"], settings["band_networks"])
+        name = f"band at {middle:.0%}"
+        groups[name] = in_band(run, latency, middle, settings["band_width"], settings["band_networks"])
     evaluator = run.evaluator()
     macs = AdditiveCost.of(run.space, lambda block: block.macs())
     frames = []
@@ -60,30 +67,19 @@ def _summary(name: object, part: pd.DataFrame) -> dict[str, object]:
     """Return the spread of a group and its rank correlations, with bootstrap intervals over networks."""
     validation, test = part["validation"].to_numpy(), part["test"].to_numpy()
     macs = part["macs"].to_numpy(dtype=np.float64)
-    order = np.argsort(macs)
-    fifth = max(1, len(part) // 5)
-    ends = 100 * (test[order[-fifth:]].mean() - test[order[:fifth]].mean())
-    rho, low, high = _spearman(validation, test)
-    by_macs, macs_low, macs_high = _spearman(macs, test)
-    return {
+    row: dict[str, object] = {
         "group": name,
         "networks": len(part),
         "latency_ms_min": part["predicted_ms"].min(),
         "latency_ms_max": part["predicted_ms"].max(),
         "test_min_percent": 100 * test.min(),
         "test_max_percent": 100 * test.max(),
-        "largest_fifth_minus_smallest_fifth_points": ends,
-        "spearman_validation_test": rho,
-        "low": low,
-        "high": high,
-        "spearman_macs_test": by_macs,
-        "macs_low": macs_low,
-        "macs_high": macs_high,
     }
-
-
-def _spearman(x: Values, y: Values) -> tuple[float, float, float]:
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(x), size=(2000, len(x)))
-    low, high = np.quantile([spearmanr(x[rows], y[rows]).statistic for rows in draws], [0.025, 0.975])
-    return float(spearmanr(x, y).statistic), float(low), float(high)
+    for figure, statistic in (
+        ("test_mean_percent", lambda rows: 100 * test[rows].mean()),
+        ("spearman_validation_test", lambda rows: spearmanr(validation[rows], test[rows]).statistic),
+        ("spearman_macs_test", lambda rows: spearmanr(macs[rows], test[rows]).statistic),
+    ):
+        value, low, high = bootstrap(len(part), statistic)
+        row |= {figure: value, f"{figure}_low": low, f"{figure}_high": high}
+    return row

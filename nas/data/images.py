@@ -60,7 +60,7 @@ class ImageData:
         resolution: height and width in pixels.
         mean: per channel over the training split, pixels counted as 0..1.
         std: standard deviation, likewise; 1 for a channel that never changes.
-        content_hash: SHA-256 of the source's content; the same at every resolution and seed.
+        content_hash: SHA-256 of the source's content; of a source that draws its images, of what it has drawn.
         splits: all of them, by name.
     """
 

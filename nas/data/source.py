@@ -24,7 +24,7 @@ class SourceImages:
         labels: ``int64[n]``, positions in the class names.
         origins: ``int8[n]``, the split each row belongs to, as a position in `SPLITS`; splits that no row belongs
             to are cut from the training rows.
-        content_hash: SHA-256 of the source's content, whatever the resolution.
+        content_hash: SHA-256 of the source's content, whatever the resolution; if the images are drawn, of these.
     """
 
     class_names: tuple[str, ...]
