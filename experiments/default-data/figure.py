@@ -35,7 +35,7 @@ def _fronts(axes: Axes, study: Study) -> None:
         100 * spread["test"],
         s=14,
         color="0.65",
-        label=f"random networks of seed {study.config['seeds'][0]}",
+        label=f"random networks (predicted ms), seed {study.config['seeds'][0]}",
     )
     fronts = pd.read_csv(RESULTS / "fronts.csv")
     for (arm, seed), front in fronts.groupby(["arm", "seed"], sort=False):

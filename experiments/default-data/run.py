@@ -37,7 +37,7 @@ def images(study: Study) -> None:
 
 def seconds(study: Study) -> None:
     """Train contenders from scratch for as many seconds as supernet and search took together."""
-    save(pd.concat([worth.contenders(study, seed, "seconds") for seed in study.config["seeds"]]), "seconds")
+    save(pd.concat([worth.contenders(study, seed, "seconds") for seed in study.config["seconds_seeds"]]), "seconds")
 
 
 def verdict(study: Study) -> None:
@@ -74,7 +74,8 @@ def verdict(study: Study) -> None:
 
 def _half_width(values: pd.Series[float]) -> float:
     """Return half of the 95 % interval of a mean by Student's t: few seeds make it wide."""
-    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    known = values.dropna()
+    return float(stats.t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
 
 
 def curse(study: Study) -> None:

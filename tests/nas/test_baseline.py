@@ -7,14 +7,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from nas import present
 from nas.baseline import Baseline, BaselinePlan, image_input, plan_baseline, steps_within, train_baseline, train_network
 from nas.block_cache import BlockCache
+from nas.front import Candidate
 from nas.run import Run
 from nas.supernet import Network
-from nas.training_record import TrainingConfig
+from nas.training_record import TrainingConfig, TrainingRecord
 from search_spaces.errors import InputError
 from search_spaces.presets import PRESETS
 from tests.command_line import nas_here, refusal, succeed
@@ -125,10 +126,9 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path) 
 # The command
 
 
-def test_what_cannot_be_compared_is_refused(trained_run: Path, searched_run: Path) -> None:
-    assert f"run `nas search --budget-ms 50% --run {trained_run}` first" in refusal(
-        nas_here("baseline", "--run", trained_run)
-    )
+def test_what_cannot_be_compared_is_refused(trained_run: Path, measured_run: Path, searched_run: Path) -> None:
+    for run, missing in ((trained_run, "build-lut --device cpu"), (measured_run, "search --budget-ms 50%")):
+        assert f"run `nas {missing} --run {run}` first" in refusal(nas_here("baseline", "--run", run))
     for words, expected in (
         (("--preset", "mobilenet"), "did you mean 'mobilenetv2'"),
         (("--steps", "3", "--seconds", "3"), "not both"),
@@ -152,4 +152,48 @@ def test_hand_made_networks_stand_beside_the_best_of_the_front(searched_run: Pat
     assert value["best"]["id"] == Run.existing(run, first="nas train").front().best.id
     assert value["supernet_images_seen"] == 12 * 32
     text = succeed(nas_here(*words)).stdout  # from what is kept
-    assert np.all([name in text for name in ("hybrid", value["best"]["id"], "Searched against hybrid: ", " points (")])
+    assert value["best"]["id"] in text
+    points = 100 * (value["best"]["validation_accuracy"] - result["validation_accuracy"])
+    assert f"Searched against hybrid: {points:+.1f} ± " in text
+
+
+@pytest.mark.parametrize(
+    ("of_searched", "verdict"),
+    [(0.9, "+20.0 ± 1.4 points (a win)"), (0.5, "-20.0 ± 1.4 points (a loss)"), (0.71, "within two standard errors")],
+)
+def test_a_loss_is_printed_like_a_win(
+    cache: BlockCache, tmp_path: Path, capsys: pytest.CaptureFixture[str], of_searched: float, verdict: str
+) -> None:
+    result = Baseline(
+        format_version=Baseline.CURRENT_VERSION,
+        plan=plan(cache, tmp_path / "plan", 3.0, []),
+        params=1000,
+        macs=10_000,
+        validation_accuracy=0.7,
+        validation_standard_error=0.01,
+        validation_images=60,
+        images_seen=480,
+        seconds=1.0,
+    )
+    best = Candidate(
+        id="0a1b2c3d4e",
+        genes=(0,),
+        validation_accuracy=of_searched,
+        validation_standard_error=0.01,
+        predicted_latency_ms=2.0,
+        measured_latency_ms=2.0,
+        params=1000,
+        macs=10_000,
+    )
+    record = TrainingRecord(
+        format_version=TrainingRecord.CURRENT_VERSION,
+        config=CONFIG,
+        space_hash="5bace",
+        data_hash="da7a",
+        weights_sha256="5eed",
+        final_loss=1.0,
+        seconds=60.0,
+        torch_version="2",
+    )
+    present.baselines(Run.open(tmp_path / "run"), [result], best, record, few_digits(), as_json=False)
+    assert verdict in capsys.readouterr().out

@@ -140,3 +140,16 @@ def test_a_front_that_was_changed_by_hand_is_refused_naming_the_field(
         read_document(path, Front)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("limit_ms", "expected"), [(0.9, None), (1.0, "0a1b2c3d4e"), (2.9, "0a1bffffff"), (9.0, "beef000000")]
+)
+def test_only_candidates_inside_a_latency_are_compared_at_it(limit_ms: float, expected: str | None) -> None:
+    found = FRONT.within(limit_ms, device="cpu", supernet_hash="5eed")
+    assert (found and found.id) == expected
+
+
+@pytest.mark.parametrize(("device", "supernet_hash"), [("cpu:threads=2", "5eed"), ("cpu", "other")])
+def test_a_front_of_another_device_or_other_weights_is_not_compared(device: str, supernet_hash: str) -> None:
+    assert FRONT.within(9.0, device=device, supernet_hash=supernet_hash) is None
