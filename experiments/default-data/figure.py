@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 _MARKERS = {"inherited": "o", "images": "s", "seconds": "^"}
 _COLOURS = {"inherited": "#0b5fa5", "images": "#d9822b", "seconds": "#7a3e9d"}
+_TICKS_MS = (0.03, 0.05, 0.1, 0.2, 0.4)
 _LABELS = {
     "inherited": "weights inherited from the supernet",
     "images": "from scratch, as many images",
@@ -46,11 +47,14 @@ def _fronts(axes: Axes, study: Study) -> None:
             "-" if arm == "search" else ":",
             marker=".",
             color=f"C{seed}",
-            label=f"{arm}, seed {seed}",
+            label=f"{arm} (one colour per seed)" if seed == study.config["seeds"][0] else None,
         )
     axes.set(xlabel="latency, ms (ONNX Runtime, one thread)", ylabel="test accuracy, %", xscale="log")
     axes.set_title("Networks of the supernet", loc="left")
-    axes.legend(fontsize=7)
+    axes.set_xticks(_TICKS_MS, [f"{tick:g}" for tick in _TICKS_MS])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=55)
+    axes.legend(fontsize=8, loc="lower left")
 
 
 def _contenders(axes: Axes, worth: pd.DataFrame) -> None:
@@ -72,4 +76,4 @@ def _contenders(axes: Axes, worth: pd.DataFrame) -> None:
     axes.grid(axis="y", alpha=0.3)
     axes.set(xlabel="test accuracy, % (one mark per seed)")
     axes.set_title("Inside one budget", loc="left")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=8, loc="lower right")

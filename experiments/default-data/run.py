@@ -45,7 +45,7 @@ def verdict(study: Study) -> None:
     fronts, chance = pd.read_csv(RESULTS / "fronts.csv"), pd.read_csv(RESULTS / "chance.csv")
     inherited = fronts[fronts["best"]].rename(columns={"arm": "contender"})
     average = chance.assign(
-        contender=chance["near"].map({False: "average random architecture", True: "the same, near the budget"})
+        contender=chance["near"].map({False: "average random architecture", True: "average random, near the budget"})
     )
     scratch = [pd.read_csv(RESULTS / f"{equal}.csv") for equal in ("images", "seconds")]
     table = pd.concat([inherited.assign(weights="inherited"), average.assign(weights="inherited"), *scratch])
