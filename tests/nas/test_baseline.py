@@ -133,7 +133,7 @@ def test_what_cannot_be_compared_is_refused(trained_run: Path, measured_run: Pat
         (("--preset", "mobilenet"), "did you mean 'mobilenetv2'"),
         (("--steps", "3", "--seconds", "3"), "not both"),
         (("--budget-ms", "x"), "not a number"),
-        (("--seconds", "nan"), "seconds must be a positive number, got nan"),
+        (("--seconds", "nan"), "Invalid value for '--seconds'"),
         (("--seconds", "inf"), "seconds must be a positive number, got inf"),
         (("--accelerator", "tpu"), "unknown accelerator"),
         (("--device", "cpu:threads=2"), "run `nas build-lut --device cpu:threads=2"),
