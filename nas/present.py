@@ -156,7 +156,7 @@ def baselines(
     _table(
         ["network", "val. accuracy", "ms", "params", "MACs", "images", "seconds"],
         rows,
-        title="Hand-made networks, trained from scratch: measured ms, images seen, seconds of training",
+        title="Hand-made networks (measured ms, images seen, seconds of training)",
     )
     if best is not None:
         for result in results:
