@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from nas.block_cache import BlockCache
     from nas.data import ImageData, load_data
     from nas.devices import Device, Fingerprint, Measurement, parse_device
+    from nas.engine.objectives import Constraint, Objective
+    from nas.engine.result import SearchFront, SearchResult
+    from nas.engine.search import Search, search
     from nas.evaluate import SubnetEvaluator
     from nas.export import ExportedModel, export_subnet
     from nas.front import Candidate, Front
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from nas.supernet import Network, Supernet, extract
     from nas.training import load_supernet, train_supernet
     from nas.training_record import TrainingConfig
-    from predictors.accuracy import AccuracyPredictor, RidgePredictor
+    from predictors.accuracy import AccuracyPredictor, LearnedPredictor
     from predictors.additive import AdditiveCost
     from predictors.latency import LatencyPredictor, LatencyTable
     from search_spaces.catalogue import find_space
@@ -37,6 +40,9 @@ _HOMES = {
     "nas.block_cache": ("BlockCache",),
     "nas.data": ("ImageData", "load_data"),
     "nas.devices": ("Device", "Fingerprint", "Measurement", "parse_device"),
+    "nas.engine.objectives": ("Constraint", "Objective"),
+    "nas.engine.result": ("SearchFront", "SearchResult"),
+    "nas.engine.search": ("Search", "search"),
     "nas.evaluate": ("SubnetEvaluator",),
     "nas.export": ("ExportedModel", "export_subnet"),
     "nas.front": ("Candidate", "Front"),
@@ -47,7 +53,7 @@ _HOMES = {
     "nas.supernet": ("Network", "Supernet", "extract"),
     "nas.training": ("load_supernet", "train_supernet"),
     "nas.training_record": ("TrainingConfig",),
-    "predictors.accuracy": ("AccuracyPredictor", "RidgePredictor"),
+    "predictors.accuracy": ("AccuracyPredictor", "LearnedPredictor"),
     "predictors.additive": ("AdditiveCost",),
     "predictors.latency": ("LatencyPredictor", "LatencyTable"),
     "search_spaces.catalogue": ("find_space",),
@@ -66,6 +72,7 @@ __all__ = [
     "BlockSpec",
     "Candidate",
     "CheckError",
+    "Constraint",
     "Device",
     "ExportedModel",
     "Fingerprint",
@@ -76,14 +83,18 @@ __all__ = [
     "LatencyPredictor",
     "LatencyTable",
     "Layout",
+    "LearnedPredictor",
     "Ledger",
     "MachineError",
     "Measurement",
     "Network",
     "NetworkSpace",
     "NetworkSpec",
-    "RidgePredictor",
+    "Objective",
     "Run",
+    "Search",
+    "SearchFront",
+    "SearchResult",
     "SearchSettings",
     "SearchSpace",
     "SubnetEvaluator",
@@ -98,6 +109,7 @@ __all__ = [
     "load_data",
     "load_supernet",
     "parse_device",
+    "search",
     "search_subnets",
     "train_supernet",
 ]

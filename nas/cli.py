@@ -148,8 +148,11 @@ def search(
     device: DeviceOption = defaults.DEVICE,
     run: RunOption = defaults.RUN,
     evaluations: Annotated[int, typer.Option("--evaluations", min=1, help="Networks to evaluate per strategy.")] = 96,
+    strategy: Annotated[
+        str, typer.Option("--strategy", metavar="NAME", help="How networks are chosen for evaluation.")
+    ] = defaults.STRATEGY,
     compare: Annotated[
-        str | None, typer.Option("--compare", metavar="random", help="Also run a second strategy at equal cost.")
+        str | None, typer.Option("--compare", metavar="NAME", help="Also run a second strategy at equal cost.")
     ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -172,7 +175,7 @@ def search(
     opened.require_this_machine(target, table)
     from nas.subnet_search import SearchSettings, search_subnets, validate_front
 
-    settings = SearchSettings(evaluations=evaluations, compare=compare, seed=seed)
+    settings = SearchSettings(evaluations=evaluations, strategy=strategy, compare=compare, seed=seed)
     with opened.lock():
         with progress_bar("exporting blocks", quiet=as_json) as progress:
             opened.block_cache.fill(opened.space.blocks, progress)

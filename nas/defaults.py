@@ -6,3 +6,4 @@ RUN = Path("runs/default")
 SPACE = "tiny"
 DATA = "clutter"
 DEVICE = "cpu"
+STRATEGY = "predictor"

@@ -21,17 +21,22 @@ from search_spaces.errors import CheckError, InputError, unknown_name
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.study import Study
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
 Scalar = str | int | float | bool | None
 Detail = Scalar | Sequence[Scalar]
 """What can be kept beside a value: JSON, of one level."""
 
-DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "latency": "minimize"}
+DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
+    "accuracy": "maximize",
+    "latency": "minimize",
+    "maximize": "maximize",
+    "minimize": "minimize",
+}
 """What is better, by the first part of an evaluator's name."""
 
 _MAX_NAME_LENGTH = 512  # of Optuna's column
-_GENES, _DETAILS, _SPACE = "genes", "details", "space"
+_GENES, _DETAILS, _SPACE, _REASON = "genes", "details", "space", "reason"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,22 @@ class LedgerRow:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerFailure:
+    """An evaluation that gave no result; its fields are those of a `LedgerRow`, with the reason in place of a value."""
+
+    genes: tuple[int, ...]
+    reason: str
+    details: Mapping[str, Detail]
+    number: int
+
+
 class Ledger:
     """All true evaluations of a run, by evaluator.
 
-    An evaluator is named ``accuracy:<supernet hash>:<split>:<precision>`` or ``latency:<fingerprint hash>``; what
-    stands before the first colon tells whether more is better. A row is written as a whole or not at all, and is on
+    An evaluator is named ``accuracy:<supernet hash>:<split>:<precision>`` or ``latency:<fingerprint hash>``, or, for
+    figures that this tool does not know, ``maximize:<name>`` or ``minimize:<name>``; what stands before the first colon
+    tells whether more is better. A row is written as a whole or not at all, and is on
     the disk when `record` returns. Nothing is created before the first record. Several processes can use one ledger.
 
     Args:
@@ -92,20 +108,27 @@ class Ledger:
             InputError: the evaluator's name is not known, it holds rows of another space, or this is no ledger.
             MachineError: the row could not be stored.
         """
-        from optuna.trial import create_trial
-
-        given = {_GENES: [int(gene) for gene in genes]} | ({_DETAILS: dict(details)} if details else {})
-        try:
-            # Through JSON and back, so that this process reads what any other will.
-            attributes: dict[str, Any] = json.loads(canonical_json(given))
-        except ValueError:
-            raise CheckError(f"{evaluator} gave details that are not finite: {given}; nothing was recorded") from None
         if not math.isfinite(value):
-            raise CheckError(f"{evaluator} gave {value}, which is no result: {given}; nothing was recorded")
-        with explained(self._name):
-            study = self._find(evaluator) or self._create(evaluator, space_hash)
-            self._refuse_other_space(study, space_hash)
-            study.add_trial(create_trial(value=float(value), user_attrs=attributes))
+            raise CheckError(f"{evaluator} gave {value}, which is no result: {list(genes)}; nothing was recorded")
+        self._append(evaluator, space_hash, genes, details, value=float(value))
+
+    def record_failure(
+        self,
+        evaluator: str,
+        space_hash: str,
+        genes: tuple[int, ...],
+        reason: str,
+        details: Mapping[str, Detail] | None = None,
+    ) -> None:
+        """Append an evaluation that gave no result, so that it is not tried again without need.
+
+        Raises:
+            CheckError, InputError, MachineError: as `record`.
+        """
+        from optuna.trial import TrialState
+
+        more = dict(details or {}) | {_REASON: reason}
+        self._append(evaluator, space_hash, genes, more, state=TrialState.FAIL)
 
     def rows(self, evaluator: str, space_hash: str) -> list[LedgerRow]:
         """Return every complete row of an evaluator in the order of recording; none if it never recorded.
@@ -122,6 +145,21 @@ class Ledger:
                 return []
             self._refuse_other_space(study, space_hash)
             return [self._row(trial) for trial in self._complete_trials(study)]
+
+    def failures(self, evaluator: str, space_hash: str) -> list[LedgerFailure]:
+        """Return every failure of an evaluator in the order of recording.
+
+        Raises:
+            InputError, MachineError: as `rows`.
+        """
+        from optuna.trial import TrialState
+
+        with explained(self._name):
+            study = self._find(evaluator)
+            if study is None:
+                return []
+            self._refuse_other_space(study, space_hash)
+            return [self._failure(trial) for trial in self._trials(study, TrialState.FAIL)]
 
     def values(self, evaluator: str, space_hash: str) -> dict[tuple[int, ...], float]:
         """Return the value of every genome that an evaluator recorded, the first one where it has several.
@@ -143,6 +181,28 @@ class Ledger:
         with explained(self._name):
             study = self._find(evaluator)
             return 0 if study is None else len(self._complete_trials(study))
+
+    def _append(
+        self,
+        evaluator: str,
+        space_hash: str,
+        genes: tuple[int, ...],
+        details: Mapping[str, Detail] | None,
+        **outcome: Any,
+    ) -> None:
+        """Add a trial with Optuna's `outcome`."""
+        from optuna.trial import create_trial
+
+        given = {_GENES: [int(gene) for gene in genes]} | ({_DETAILS: dict(details)} if details else {})
+        try:
+            # Through JSON and back, so that this process reads what any other will.
+            attributes: dict[str, Any] = json.loads(canonical_json(given))
+        except ValueError:
+            raise CheckError(f"{evaluator} gave details that are not finite: {given}; nothing was recorded") from None
+        with explained(self._name):
+            study = self._find(evaluator) or self._create(evaluator, space_hash)
+            self._refuse_other_space(study, space_hash)
+            study.add_trial(create_trial(user_attrs=attributes, **outcome))
 
     def _find(self, evaluator: str) -> Study | None:
         """Return the study of an evaluator, or None while nothing was recorded; creates nothing."""
@@ -191,8 +251,11 @@ class Ledger:
     def _complete_trials(self, study: Study) -> list[FrozenTrial]:
         from optuna.trial import TrialState
 
+        return self._trials(study, TrialState.COMPLETE)
+
+    def _trials(self, study: Study, state: TrialState) -> list[FrozenTrial]:
         try:
-            return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            return study.get_trials(deepcopy=False, states=(state,))
         except (ValueError, LookupError) as error:  # what Optuna raises on columns that hold something else
             raise damaged(self._name, error) from None
 
@@ -202,6 +265,12 @@ class Ledger:
         if not _are_genes(genes) or not isinstance(details, dict) or not math.isfinite(value):
             raise InputError(f"{self._name}: trial {trial.number} is not a row that this tool has recorded")
         return LedgerRow(genes=tuple(genes), value=value, details=details, number=trial.number)
+
+    def _failure(self, trial: FrozenTrial) -> LedgerFailure:
+        genes, details = trial.user_attrs.get(_GENES), trial.user_attrs.get(_DETAILS, {})
+        if not _are_genes(genes) or not isinstance(details, dict) or not isinstance(details.get(_REASON), str):
+            raise InputError(f"{self._name}: trial {trial.number} is not a row that this tool has recorded")
+        return LedgerFailure(tuple(genes), details[_REASON], details, trial.number)
 
     def _storage(self) -> RDBStorage:
         if self._opened is None:

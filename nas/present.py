@@ -239,7 +239,7 @@ def _compared(comparison: Comparison) -> str:
     gain = f" ({ours / theirs - 1:+.1%})" if theirs > 0 else ""
     return (
         f"Hypervolume, one seed: {comparison.strategy} {ours:.4g} after {comparison.evaluations} evaluations, "
-        f"{comparison.against} with the same predictor {theirs:.4g} after {comparison.against_evaluations}{gain}."
+        f"{comparison.against} {theirs:.4g} after {comparison.against_evaluations}{gain}."
     )
 
 

@@ -12,17 +12,20 @@ import numpy.typing as npt
 
 from nas.block_cache import BlockCache
 from nas.budget import Budget
+from nas.defaults import STRATEGY
 from nas.devices import Device
-from nas.engine import STRATEGIES, Problem, Strategy
-from nas.engine.predicted import best_rows
+from nas.engine.objectives import Constraint, Objective
+from nas.engine.pareto import best_rows, hypervolume
+from nas.engine.search import search
+from nas.engine.strategies import check_strategy
 from nas.evaluate import SubnetEvaluator, standard_error
 from nas.front import Candidate, Comparison, Front
 from nas.lut import measure_networks
 from nas.progress import Progress, no_progress
-from predictors.accuracy import RidgePredictor, structure_features
+from predictors.accuracy import network_costs
 from predictors.additive import AdditiveCost
 from predictors.latency import LatencyPredictor
-from search_spaces.errors import CheckError, InputError, unknown_name
+from search_spaces.errors import CheckError, InputError
 from search_spaces.space import Genomes
 
 Values = npt.NDArray[np.float64]
@@ -35,36 +38,22 @@ class SearchSettings:
     """How a search spends its true evaluations.
 
     Attributes:
-        evaluations: networks that each strategy has evaluated, the shared first sample included.
-        initial: size of the first sample.
-        rounds: how often the predictor is fitted again and proposes; the rest of the evaluations is shared among them.
-        strategy: how candidates are proposed.
+        evaluations: networks that each strategy has evaluated.
+        strategy: how networks are chosen.
         compare: a second strategy at equal cost, or None.
         seed: of all draws.
     """
 
     evaluations: int = 96
-    initial: int = 36
-    rounds: int = 4
-    strategy: str = "nsga2"
+    strategy: str = STRATEGY
     compare: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in (self.strategy, *([self.compare] if self.compare else [])):
-            if name not in STRATEGIES:
-                raise unknown_name("strategy", name, STRATEGIES)
-        if self.rounds < 1 or self.initial < 2 or self.evaluations < self.initial + self.rounds:
-            raise InputError(
-                f"{self.evaluations} evaluations are too few for a first sample of {self.initial} and "
-                f"{self.rounds} rounds; give at least {self.initial + self.rounds}"
-            )
-
-    @property
-    def round_sizes(self) -> list[int]:
-        """How many networks each round evaluates after the first sample."""
-        left = self.evaluations - self.initial
-        return [left // self.rounds + (turn < left % self.rounds) for turn in range(self.rounds)]
+            check_strategy(name)
+        if self.evaluations < 1:
+            raise InputError(f"evaluations must be at least 1, got {self.evaluations}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,31 +109,32 @@ def search_subnets(
         settings: how to spend evaluations.
         progress: told of true evaluations.
     """
-    problem = _problem(latency, budget)
     names = [settings.strategy, *([settings.compare] if settings.compare else [])]
-    features = structure_features(latency.space)
-    arms = [
-        _Recorder(STRATEGIES[name](problem, RidgePredictor(features), seed=settings.seed), latency) for name in names
-    ]
-    total = settings.initial + sum(settings.round_sizes) * len(arms)
-    done = 0
-
-    def evaluate(genomes: Genomes) -> Values:
-        return evaluator.evaluate(genomes, progress=lambda part, _: progress(done + part, total))
-
-    progress(0, total)
-    first = arms[0].strategy.ask(settings.initial)
-    accuracy = evaluate(first)
-    for arm in arms:
-        arm.tell(first, accuracy)
-    done += len(first)
-    for size in settings.round_sizes:
-        for arm in arms:
-            genomes = arm.strategy.ask(size)
-            arm.tell(genomes, evaluate(genomes))
-            done += len(genomes)
-    progress(total, total)
-    return SearchOutcome(found=arms[0].arm(), compared=arms[1].arm() if len(arms) > 1 else None)
+    total = settings.evaluations * len(names)
+    accuracy = Objective("accuracy", evaluator.evaluate, maximize=True, costly=True)
+    arms = []
+    for position, name in enumerate(names):
+        before = position * settings.evaluations
+        result = search(
+            latency.space,
+            [accuracy, Objective("latency_ms", latency.predict)],
+            [Constraint("latency_ms", upper=budget.predicted_limit_ms)],
+            evaluations=settings.evaluations,
+            strategy=name,
+            seed=settings.seed,
+            known=latency.cheapest()[1][None],
+            features=network_costs(latency.space),
+            progress=lambda done, _, before=before: progress(before + done, total),  # type: ignore[misc]
+        )
+        rows = result.history[result.history["failure"].isna()]
+        arms.append(
+            Arm(
+                genomes=np.array(rows["genome"].tolist(), dtype=np.int16),
+                accuracy=rows["accuracy"].to_numpy(),
+                latency_ms=rows["latency_ms"].to_numpy(),
+            )
+        )
+    return SearchOutcome(found=arms[0], compared=arms[1] if len(arms) > 1 else None)
 
 
 def validate_front(
@@ -167,8 +157,8 @@ def validate_front(
         CheckError: every finalist was measured outside the budget.
         InputError, MachineError: as ``device.measure``.
     """
-    known = _known(evaluator, latency, _problem(latency, budget))
-    chosen = best_rows(known.objectives, min(FINALISTS, len(known.genomes)))
+    known = _known(evaluator, latency, budget)
+    chosen = np.sort(best_rows(known.objectives, n=FINALISTS))
     genomes = known.genomes[chosen]
     with tempfile.TemporaryDirectory(prefix="nas-search-") as folder:
         measured = measure_networks(
@@ -211,43 +201,14 @@ def validate_front(
     )
 
 
-@dataclass(slots=True)
-class _Recorder:
-    """A strategy, and every true row it was told."""
-
-    strategy: Strategy
-    latency: LatencyPredictor
-    rows: list[tuple[Genomes, Values]] | None = None
-
-    def tell(self, genomes: Genomes, accuracy: Values) -> None:
-        if not len(genomes):
-            return
-        self.rows = [*(self.rows or []), (genomes, accuracy)]
-        self.strategy.tell(genomes, np.stack([1.0 - accuracy, self.latency.predict(genomes)], axis=1))
-
-    def arm(self) -> Arm:
-        genomes = np.concatenate([genomes for genomes, _ in self.rows or []])
-        accuracy = np.concatenate([accuracy for _, accuracy in self.rows or []])
-        return Arm(genomes=genomes, accuracy=accuracy, latency_ms=self.latency.predict(genomes))
-
-
-def _problem(latency: LatencyPredictor, budget: Budget) -> Problem:
-    limit_ms = budget.predicted_limit_ms
-    return Problem(
-        space=latency.space,
-        cheap=lambda genomes: latency.predict(genomes)[:, None],
-        violation=lambda genomes: latency.predict(genomes)[:, None] - limit_ms,
-        anchors=latency.cheapest()[1][None],
-    )
-
-
-def _known(evaluator: SubnetEvaluator, latency: LatencyPredictor, problem: Problem) -> Arm:
+def _known(evaluator: SubnetEvaluator, latency: LatencyPredictor, budget: Budget) -> Arm:
     """Return what the ledger holds inside the predicted budget."""
     known = evaluator.known()
-    genomes = np.array(list(known), dtype=np.int16).reshape(-1, problem.space.n_genes)
-    inside = problem.feasible(genomes)
+    genomes = np.array(list(known), dtype=np.int16).reshape(-1, latency.space.n_genes)
+    latency_ms = latency.predict(genomes)
+    inside = latency_ms <= budget.predicted_limit_ms
     accuracy = np.array(list(known.values()), dtype=np.float64)[inside]
-    return Arm(genomes=genomes[inside], accuracy=accuracy, latency_ms=latency.predict(genomes[inside]))
+    return Arm(genomes=genomes[inside], accuracy=accuracy, latency_ms=latency_ms[inside])
 
 
 def _candidates(
@@ -291,18 +252,15 @@ def _comparison(outcome: SearchOutcome, budget: Budget, settings: SearchSettings
     """Return both arms' hypervolumes against the worst error that either has seen and the budget."""
     if outcome.compared is None or settings.compare is None:
         return None
-    from pymoo.indicators.hv import HV
-
     both = np.concatenate([outcome.found.objectives, outcome.compared.objectives])
     reference = np.array([both[:, 0].max(), min(budget.limit_ms, budget.reachable_ms[1])])
-    indicator = HV(ref_point=reference)
     return Comparison(
         strategy=settings.strategy,
         evaluations=len(outcome.found.genomes),
-        hypervolume=float(indicator(outcome.found.objectives)),
+        hypervolume=hypervolume(outcome.found.objectives, reference),
         against=settings.compare,
         against_evaluations=len(outcome.compared.genomes),
-        against_hypervolume=float(indicator(outcome.compared.objectives)),
+        against_hypervolume=hypervolume(outcome.compared.objectives, reference),
         reference_error=float(reference[0]),
         reference_latency_ms=float(reference[1]),
     )

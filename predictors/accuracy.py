@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from predictors.additive import AdditiveCost
+from predictors.features import StructureFeatures
+from predictors.regression.chosen import REGRESSIONS, ChosenRegression
 from search_spaces.language import NetworkSpace
-from search_spaces.space import Genomes
+from search_spaces.space import Genomes, SearchSpace
 
 Values = npt.NDArray[np.float64]
-Features = Callable[[Genomes], npt.NDArray[np.float32]]
 
 
 class AccuracyPredictor(Protocol):
@@ -23,47 +24,53 @@ class AccuracyPredictor(Protocol):
         """Learn from canonical genomes ``int16[n, n_genes]`` with true values ``float64[n]``."""
 
     def predict(self, genomes: Genomes) -> tuple[Values, Values]:
-        """Return mean and standard deviation, ``float64[n]`` each."""
+        """Return mean and standard deviation of an evaluation, ``float64[n]`` each."""
 
 
-class RidgePredictor:
-    """Bayesian ridge regression (MacKay 1992, as in scikit-learn), its own penalty fitted by evidence.
+class LearnedPredictor:
+    """A regression on the structure of genomes, chosen by cross-validated ranks (see `ChosenRegression`).
 
     Args:
-        features: from genomes to ``float32[n, n_features]``.
+        space: what the genomes mean.
+        known: from genomes to figures that are known anyway, ``float64[n, k]``, such as MACs.
+        regressions: names to choose among, cheapest first.
+        seed: of the choice, and of regressions that draw.
+
+    Raises:
+        InputError: a name is not known.
     """
 
-    def __init__(self, features: Features) -> None:
-        self._features = features
+    def __init__(
+        self,
+        space: SearchSpace,
+        known: Callable[[Genomes], Values] | None = None,
+        *,
+        regressions: Sequence[str] = tuple(REGRESSIONS),
+        seed: int = 0,
+    ) -> None:
+        self._features = StructureFeatures(space)
+        self._known = known
+        self._regression = ChosenRegression(regressions, seed=seed)
+
+    @property
+    def chosen(self) -> str:
+        """Name of the regression in use."""
+        return self._regression.chosen
 
     def fit(self, genomes: Genomes, y: Values) -> None:
         """Learn from canonical genomes ``int16[n, n_genes]`` with true values ``float64[n]``, n at least 2."""
-        from sklearn.linear_model import BayesianRidge
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        if len(genomes) < 2:
-            raise ValueError(f"a predictor needs at least 2 evaluated networks, got {len(genomes)}")
-        self._model: Any = make_pipeline(StandardScaler(), BayesianRidge())
-        self._model.fit(self._features(genomes).astype(np.float64), y)
+        known = None if self._known is None else self._known(genomes)
+        groups = self._features.groups(0 if known is None else known.shape[1])
+        self._regression.fit(self._features(genomes, known), y, groups)
 
     def predict(self, genomes: Genomes) -> tuple[Values, Values]:
-        """Return mean and standard deviation, ``float64[n]`` each."""
-        mean, std = self._model.predict(self._features(genomes).astype(np.float64), return_std=True)
-        return mean, std
+        """Return mean and standard deviation of an evaluation, its noise included, ``float64[n]`` each."""
+        raw = self._features(genomes, None if self._known is None else self._known(genomes))
+        return self._regression.mean(raw), self._regression.std(raw, of_evaluation=True)
 
 
-def structure_features(space: NetworkSpace) -> Features:
-    """Return features that know the structure: masked one-hots, and log MACs and parameters as prior knowledge.
-
-    Cost alone already ranks networks well over the whole range of a space, so the one-hots only have to explain the
-    rest.
-    """
+def network_costs(space: NetworkSpace) -> Callable[[Genomes], Values]:
+    """Return a function that gives MACs and parameters of genomes in bulk, ``float64[n, 2]``."""
     macs = AdditiveCost.of(space, lambda block: block.macs())
     params = AdditiveCost.of(space, lambda block: block.params())
-
-    def features(genomes: Genomes) -> npt.NDArray[np.float32]:
-        costs = np.log(np.stack([macs.predict(genomes), params.predict(genomes)], axis=1))
-        return np.concatenate([space.encode(genomes), costs.astype(np.float32)], axis=1)
-
-    return features
+    return lambda genomes: np.stack([macs.predict(genomes), params.predict(genomes)], axis=1)

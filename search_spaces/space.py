@@ -165,6 +165,17 @@ class SearchSpace:
         """
         return self.canonical(rng.integers(0, self.n_options, size=(n, self.n_genes)).astype(np.int16))
 
+    def enumerate(self) -> Genomes:
+        """Return every distinct architecture as a canonical genome, ``int16[count, n_genes]``; for small spaces."""
+        rows: Genomes = np.zeros((1, self.n_genes), dtype=np.int16)
+        for position in self._order:
+            exists = self.active(rows)[:, position]
+            options = int(self.n_options[position])
+            repeated = np.repeat(rows[exists], options, axis=0)
+            repeated[:, position] = np.tile(np.arange(options), int(exists.sum()))
+            rows = np.concatenate([rows[~exists], repeated])
+        return rows
+
     def active(self, genomes: Genomes) -> npt.NDArray[np.bool_]:
         """Return which genes exist, ``bool[n, n_genes]``."""
         result = np.ones(genomes.shape, dtype=np.bool_)
@@ -213,6 +224,19 @@ class SearchSpace:
         shift = 1 + (rng.random(genomes.shape) * (self.n_options - 1)).astype(np.int64)
         moved = (genomes + shift) % self.n_options
         return self.canonical(np.where(redraw, moved, genomes).astype(np.int16))
+
+    def neighbours(self, genome: Genomes) -> Genomes:
+        """Return every architecture that differs from one genome ``int16[n_genes]`` in one active gene, canonical."""
+        changes = [
+            (position, option)
+            for position in self.active(genome[None])[0].nonzero()[0]
+            for option in range(int(self.n_options[position]))
+            if option != genome[position]
+        ]
+        result = np.repeat(genome[None], len(changes), axis=0)
+        for row, (position, option) in enumerate(changes):
+            result[row, position] = option
+        return self.canonical(result)
 
     def crossover(self, first: Genomes, second: Genomes, rng: np.random.Generator) -> Genomes:
         """Return uniform crossover of two arrays of parents, row by row."""

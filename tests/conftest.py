@@ -47,7 +47,7 @@ def lut_stage(train_stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> S
 def search_stage(lut_stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """`nas search` inside a budget in the middle of the range, compared with random search."""
     run = shutil.copytree(lut_stage.run, tmp_path_factory.mktemp("searched") / "run")
-    options = ("--budget-ms", "50%", "--evaluations", EVALUATIONS, "--compare", "random", "--json")
+    options = ("--budget-ms", "50%", "--evaluations", EVALUATIONS, "--compare", "random-predictor", "--json")
     return Stage(run, succeed(nas("search", "--run", run, *options)))
 
 

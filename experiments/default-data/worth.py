@@ -29,7 +29,7 @@ from search_spaces.presets import find_preset
 from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
 
-ARMS = {"search": "nsga2", "random search": "random"}
+ARMS = {"search": "predictor", "random search": "random-predictor"}
 
 
 def fronts(study: Study, seed: int) -> pd.DataFrame:

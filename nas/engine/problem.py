@@ -1,97 +1,192 @@
-"""What a search is about: one costly objective to learn, cheap ones to compute, constraints to keep."""
+"""A search problem in bulk: user functions checked and turned into matrices that strategies work on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from nas.engine.objectives import Constraint, Evaluate, Objective, check_request
+from search_spaces.errors import InputError, MachineError, ToolError
 from search_spaces.space import Genomes, SearchSpace
 
 Values = npt.NDArray[np.float64]
 
+_ENUMERABLE = 20_000
+"""Spaces up to this size are listed as a whole, so that nothing in them is missed and their end is known."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class Problem:
-    """Everything is minimised; column 0 of F is the costly objective.
+    """What is searched, for what, and within which bounds.
 
-    Attributes:
+    A *metric* is any figure of a network: the objectives in their order, then the constraints' own figures. Metric
+    values are in the user's own sign; `objectives` and `violations` turn them into what is minimised and what must not
+    be above 0.
+
+    Args:
         space: what is searched.
-        cheap: the other objectives in bulk, ``float64[n, m - 1]``.
-        violation: constraints in bulk, ``float64[n, c]``, kept where at most 0.
-        anchors: known feasible genomes ``int16[k, n_genes]``, such as the cheapest network: where feasible networks
-            are rare, the search starts from here.
+        objectives: what is traded off.
+        constraints: what is kept.
+        known: genomes ``int16[k, n_genes]`` that keep the cheap constraints, such as the cheapest network: where such
+            networks are rare, the search starts from here.
+        features: more that is known about genomes ``int16[n, n_genes]``, for predictors: ``float[n, k]``.
+
+    Raises:
+        InputError: objectives and constraints do not fit together, or `known` are no genomes of the space.
     """
 
-    space: SearchSpace
-    cheap: Callable[[Genomes], Values]
-    violation: Callable[[Genomes], Values]
-    anchors: Genomes
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint] = (),
+        *,
+        known: npt.ArrayLike | None = None,
+        features: Evaluate | None = None,
+    ) -> None:
+        check_request(objectives, constraints)
+        self.space = space
+        self.objectives = tuple(objectives)
+        self.constraints = tuple(constraints)
+        metrics: list[Objective | Constraint] = [*objectives, *(each for each in constraints if each.evaluate)]
+        self._functions = [metric.evaluate for metric in metrics]
+        self.metrics = tuple(metric.name for metric in metrics)
+        self.costly: npt.NDArray[np.bool_] = np.array([metric.costly for metric in metrics])
+        self._signs = np.array([-1.0 if objective.maximize else 1.0 for objective in objectives])
+        self._bounds = [(self.metrics.index(constraint.name), constraint) for constraint in constraints]
+        self._features = features
+        none = np.empty((0, space.n_genes), dtype=np.int16)
+        self.known = none if known is None else space.unique(space.check(known))
 
-    def feasible(self, genomes: Genomes) -> npt.NDArray[np.bool_]:
-        """Return which genomes keep every constraint, ``bool[n]``."""
-        kept: npt.NDArray[np.bool_] = np.all(self.violation(genomes) <= 0.0, axis=1)
+    @property
+    def n_objectives(self) -> int:
+        """How many figures are traded off."""
+        return len(self.objectives)
+
+    def function(self, metric: int) -> Evaluate | None:
+        """Return what computes a metric; none for an objective that is only told."""
+        return self._functions[metric]
+
+    def cheap(self, genomes: Genomes) -> Values:
+        """Return all metrics ``float64[n, n_metrics]`` of canonical genomes, NaN in the costly columns.
+
+        Raises:
+            InputError: a cheap function raises, or returns another shape than ``[n]``.
+        """
+        values = np.full((len(genomes), len(self.metrics)), np.nan)
+        for column, (name, function) in enumerate(zip(self.metrics, self._functions, strict=True)):
+            if not self.costly[column]:
+                assert function is not None
+                values[:, column] = call(name, function, genomes)
+        return values
+
+    def sign(self, metric: int) -> float:
+        """Return 1 for a metric that should be small, -1 for one that should be large, 0 for one without a side."""
+        return float(self._signs[metric]) if metric < self.n_objectives else 0.0
+
+    def minimised(self, values: Values) -> Values:
+        """Return the objectives ``float64[n, m]``, all to be minimised, from metrics ``float64[n, n_metrics]``."""
+        minimised: Values = values[:, : self.n_objectives] * self._signs
+        return minimised
+
+    def violations(self, values: Values) -> Values:
+        """Return by how much each bound is broken, relative to it, ``float64[n, n_constraints]``; kept at 0.
+
+        A metric that is NaN keeps no bound if it is cheap (it cannot be known), every bound if it is costly (it is not
+        known yet).
+        """
+        result = np.zeros((len(values), len(self._bounds)))
+        for column, (metric, constraint) in enumerate(self._bounds):
+            value = values[:, metric]
+            for bound, sign in ((constraint.upper, 1.0), (constraint.lower, -1.0)):
+                if bound is not None:
+                    excess = sign * (value - bound) / (abs(bound) or 1.0)
+                    result[:, column] = np.maximum(result[:, column], excess)
+            unknown = np.isnan(value)
+            result[unknown, column] = 0.0 if self.costly[metric] else np.inf
+        return result
+
+    def feasible(self, values: Values) -> npt.NDArray[np.bool_]:
+        """Return which rows of metrics ``float64[n, n_metrics]`` can be searched, ``bool[n]``.
+
+        They keep every bound as far as it is known, and have a value for every cheap metric.
+        """
+        fine = np.concatenate([np.isfinite(values[:, ~self.costly]), self.violations(values) <= 0.0], axis=1)
+        return np.asarray(fine.all(axis=1), dtype=np.bool_)
+
+    def keeps_bounds(self, genomes: Genomes) -> npt.NDArray[np.bool_]:
+        """Return which canonical genomes keep all cheap constraints, ``bool[n]``."""
+        return self.feasible(self.cheap(genomes))
+
+    def known_figures(self, genomes: Genomes, values: Values) -> Values:
+        """Return what is known of genomes beside their genes, ``float64[n, k]``: cheap metrics, the user's features.
+
+        Args:
+            genomes: canonical, ``int16[n, n_genes]``.
+            values: their metrics, ``float64[n, n_metrics]``.
+
+        Raises:
+            InputError: the user's function raises, or returns anything else than ``[n, k]``.
+        """
+        figures = values[:, ~self.costly]
+        if self._features is None:
+            return figures
+        return np.concatenate([figures, call("features", self._features, genomes, ndim=2)], axis=1)
+
+    @cached_property
+    def everything(self) -> Genomes | None:
+        """All genomes that keep the cheap constraints, or None where the space is too large to list."""
+        if self.space.count() > _ENUMERABLE:
+            return None
+        genomes = self.space.enumerate()
+        kept: Genomes = genomes[self.keeps_bounds(genomes)]
         return kept
 
 
-class Strategy(Protocol):
-    """Decides which networks to evaluate next."""
+def call(name: str, function: Evaluate, genomes: Genomes, *, ndim: int = 1) -> Values:
+    """Call a user's function and check what comes back: ``float64[n]``, or ``float64[n, k]``.
 
-    def ask(self, n: int) -> Genomes:
-        """Return at most `n` canonical genomes, none of them asked or told before; empty when there are no more."""
-
-    def tell(self, genomes: Genomes, objectives: Values) -> None:
-        """Take the true objectives ``float64[n, m]``, minimised, of canonical genomes ``int16[n, n_genes]``."""
-
-
-class Archive:
-    """The networks a strategy knows: evaluated ones with their objectives, and ones that are out for evaluation."""
-
-    def __init__(self, n_genes: int) -> None:
-        self.genomes: Genomes = np.empty((0, n_genes), dtype=np.int16)
-        self.objectives: Values = np.empty((0, 0))
-        self._seen: set[bytes] = set()
-
-    def add(self, genomes: Genomes, objectives: Values) -> None:
-        """Keep evaluated networks."""
-        first = len(self.genomes) == 0
-        self.genomes = np.concatenate([self.genomes, genomes])
-        self.objectives = objectives.copy() if first else np.concatenate([self.objectives, objectives])
-        self.mark(genomes)
-
-    def mark(self, genomes: Genomes) -> None:
-        """Remember networks as taken."""
-        self._seen.update(row.tobytes() for row in genomes)
-
-    def unseen(self, genomes: Genomes) -> Genomes:
-        """Return the distinct rows that are not taken yet."""
-        fresh = [row for row in genomes if row.tobytes() not in self._seen]
-        distinct = list({row.tobytes(): row for row in fresh}.values())
-        return np.array(distinct, dtype=np.int16).reshape(-1, genomes.shape[1])
-
-
-_POOL_ROUNDS = 24
-_POOL_DRAW = 2048
-
-
-def feasible_pool(problem: Problem, size: int, rng: np.random.Generator) -> Genomes:
-    """Return up to about `size` distinct feasible genomes, in bounded time however rare they are.
-
-    Rounds of random draws alternate with mutations of what is feasible already (EEEA-Net's early exit,
-    arXiv:2108.06156, without its unbounded loop); the anchors are always in it.
+    Raises:
+        InputError: it raises, or returns something else; names the function and what it returned.
     """
-    space = problem.space
-    pool = problem.anchors
-    for turn in range(_POOL_ROUNDS):
-        if turn % 2 == 0 or not len(pool):
-            drawn = space.sample(_POOL_DRAW, rng)
-        else:
-            parents = pool[rng.integers(0, len(pool), size=_POOL_DRAW)]
-            drawn = space.mutate(parents, rng, probability=2.0 / space.n_genes)
-        pool = space.unique(np.concatenate([pool, drawn[problem.feasible(drawn)]]))
-        if len(pool) >= size:
-            break
-    return pool
+    try:
+        result = np.asarray(function(genomes.copy()))
+    except ToolError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name}: evaluate raised {described(error)} for {len(genomes)} networks") from error
+    if result.ndim != ndim or len(result) != len(genomes):
+        wanted = f"({len(genomes)},)" if ndim == 1 else f"({len(genomes)}, k)"
+        raise InputError(f"{name}: evaluate must return shape {wanted} for {len(genomes)} networks, got {result.shape}")
+    try:
+        return result.astype(np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: evaluate must return numbers, got dtype {result.dtype}") from None
+
+
+def call_costly(name: str, function: Evaluate, genome: Genomes) -> float | str:
+    """Return a costly figure of one genome ``int16[1, n_genes]``, or in words why there is none.
+
+    Raises:
+        InputError, MachineError: what the function itself explains so; it is not this network's fault.
+    """
+    try:
+        result = np.asarray(function(genome.copy()))
+    except (InputError, MachineError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a user's function raises is the network's failure
+        return f"{name} raised {described(error)}"
+    if result.shape != (1,):
+        return f"{name} returned shape {result.shape} for 1 network instead of (1,)"
+    try:
+        value = float(result[0])
+    except (TypeError, ValueError):
+        return f"{name} returned dtype {result.dtype} instead of a number"
+    return value if np.isfinite(value) else f"{name} returned {value}"
+
+
+def described(error: BaseException) -> str:
+    """Return an error's kind and message on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")

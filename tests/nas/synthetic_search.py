@@ -25,7 +25,7 @@ SPACE = tiny(1, 10)
 LATENCY = synthetic_latency(SPACE, noise=0.04)
 """Noisy, so that predictions have to keep a distance from the budget that a search would notice."""
 IMAGES = 360
-SETTINGS = SearchSettings(evaluations=44, initial=20, rounds=3, compare="random")
+SETTINGS = SearchSettings(evaluations=44, compare="random-predictor")
 _TERMS = np.random.default_rng(7).random((SPACE.n_genes, int(SPACE.n_options.max())))
 
 

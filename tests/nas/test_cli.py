@@ -27,7 +27,7 @@ from tests.source_tree import ROOT
 OPTIONS = {
     "train": {"--run", "--space", "--data", "--steps", "--batch-size", "--accelerator", "--seed", "--json"},
     "build-lut": {"--device", "--run", "--space", "--data", "--seed", "--json"},
-    "search": {"--budget-ms", "--device", "--run", "--evaluations", "--compare", "--seed", "--json"},
+    "search": {"--budget-ms", "--device", "--run", "--evaluations", "--strategy", "--compare", "--seed", "--json"},
     "export": {"--pick", "--run", "--seed", "--json"},
     "bench": {"--device", "--run", "--seed", "--json"},
     "baseline": {

@@ -110,7 +110,7 @@ def test_an_argument_that_is_not_known_is_refused_with_the_nearest_one(
         (("search", "--budget-ms", "-1"), "'-1' is not a number"),
         (("search", "--budget-ms", "nan"), "'nan' is not a number"),
         (("search", "--budget-ms", "101%"), "from 0% to 100%"),
-        ((*SEARCH, "--evaluations", "3"), "give at least 40"),
+        ((*SEARCH, "--strategy", "predicter"), "did you mean 'predictor'?"),
         ((*SEARCH, "--compare", "rnadom"), "did you mean 'random'?"),
         (("export", "--pick", "bset"), "unknown network 'bset'; did you mean 'best'?"),
         (("export", "--pick", ""), "is the beginning of"),

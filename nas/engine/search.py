@@ -1,0 +1,294 @@
+"""The search loop: `search` runs it, `Search` opens it to ask and tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.defaults import STRATEGY
+from nas.engine.objectives import Constraint, Evaluate, Objective
+from nas.engine.pool import refuse_empty
+from nas.engine.problem import Problem, call_costly
+from nas.engine.records import Genes, Outcome, Records
+from nas.engine.result import Evaluation, SearchResult, make_result
+from nas.engine.strategies import make_strategy
+from nas.progress import Progress, no_progress
+from search_spaces.errors import CheckError, InputError, unknown_name
+from search_spaces.space import Genomes, SearchSpace
+
+_FAILURES_ALLOWED = 5  # and always as many as there are successes
+_ROUNDS_WITHOUT_GAIN = 3
+
+
+def search(
+    space: SearchSpace,
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint] = (),
+    *,
+    evaluations: int = 200,
+    strategy: str = STRATEGY,
+    seed: int = 0,
+    ledger: Path | str | None = None,
+    known: npt.ArrayLike | None = None,
+    features: Evaluate | None = None,
+    min_gain: float = 0.0,
+    progress: Progress = no_progress,
+) -> SearchResult:
+    """Find the networks that trade off the objectives best and keep the constraints, with few costly evaluations.
+
+    A network whose evaluation raises, or gives something that is no number, is marked as failed and the search goes on.
+
+    Args:
+        space: what is searched.
+        objectives: one or more; cheap ones are computed in bulk, costly ones for the networks that are chosen.
+        constraints: what every returned network keeps; a bound on a cheap figure costs no evaluations.
+        evaluations: at most so many networks are scored by the costly functions, failed ones included, none twice.
+        strategy: name of the way in which networks are chosen.
+        seed: of all draws. Same seed, same functions, same ledger: same result.
+        ledger: a SQLite file or the URL of a database that keeps every costly figure as soon as it is there. The same
+            search started again goes on where it was stopped; another one starts from what is known.
+        known: genomes ``int16[k, g]`` that keep the cheap constraints, for where random ones hardly ever do.
+        features: more that is known about genomes, ``f(genomes int16[n, g]) -> float[n, k]``; helps to predict.
+        min_gain: end when the strategy expects less relative gain in hypervolume from its best candidate, three rounds
+            in a row; strategies that expect nothing never end so.
+        progress: told of evaluations.
+
+    Raises:
+        InputError: a request that cannot be searched: unknown names, bounds that nothing keeps (with what can be
+            reached), a cheap function that does not work, a ledger of another space.
+        CheckError: more evaluations fail than succeed. What is known stays in the ledger.
+        MachineError: the ledger cannot be read or written.
+    """
+    if evaluations < 1:
+        raise InputError(f"evaluations must be at least 1, got {evaluations}")
+    loop = Search(
+        space, objectives, constraints, strategy=strategy, seed=seed, ledger=ledger, known=known, features=features
+    )
+    stopped = "all evaluations are spent"
+    progress(0, evaluations)
+    while loop.evaluations < evaluations:
+        genomes = loop.ask(evaluations - loop.evaluations)
+        if loop.stalled(min_gain):
+            stopped = f"the expected gain is below {min_gain:g}"
+            break
+        done = loop.evaluations
+        loop.evaluate(genomes, progress=lambda part, _, done=done: progress(done + part, evaluations))  # type: ignore[misc]
+        if not len(genomes) and loop.evaluations < evaluations:
+            stopped = "no new networks are left"
+            break
+    progress(evaluations, evaluations)
+    return loop.result(stopped=stopped)
+
+
+class Search:
+    """The loop of `search`, opened: whoever evaluates asks for networks and tells what they are worth.
+
+    Asked networks may be told in any order and number, together or apart, and so may networks that were never asked.
+
+    Args:
+        space, objectives, constraints, strategy, seed, ledger, known, features: as of `search`.
+
+    Raises:
+        InputError, MachineError: as `search`.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint] = (),
+        *,
+        strategy: str = STRATEGY,
+        seed: int = 0,
+        ledger: Path | str | None = None,
+        known: npt.ArrayLike | None = None,
+        features: Evaluate | None = None,
+    ) -> None:
+        problem = Problem(space, objectives, constraints, known=known, features=features)
+        self._strategy = make_strategy(strategy, problem, seed)
+        refuse_empty(problem, np.random.default_rng(seed))
+        self._problem = problem
+        self._records = None if ledger is None else Records(ledger, problem, strategy=strategy, seed=seed)
+        self._metrics = [int(metric) for metric in problem.costly.nonzero()[0]]
+        self._asked: dict[Genes, tuple[int, str]] = {}
+        self._held: dict[Genes, Outcome] = {}
+        self._rows: dict[Genes, Evaluation] = {}
+        self._round = 0
+        self._gains: list[float] = []
+        if self._records is not None:
+            self._start_from(*self._records.earlier())
+
+    @property
+    def evaluations(self) -> int:
+        """How many networks this search has scored, failed ones included."""
+        return sum(row.round > 0 for row in self._rows.values())
+
+    def ask(self, n: int) -> Genomes:
+        """Return at most `n` networks to evaluate, ``int16[k, n_genes]``: canonical, new, inside the cheap constraints.
+
+        A strategy may ask for fewer than it could, such as one generation. Networks that the ledger knows already are
+        not handed out; they count, and the search goes over them by itself.
+
+        Returns:
+            None at all when the strategy has exhausted what it finds, or the ledger knew all `n`.
+        """
+        while n > 0:
+            proposal = self._strategy.ask(n)
+            if not len(proposal.genomes):
+                break
+            self._round += 1
+            if proposal.gain is not None:
+                self._gains.append(proposal.gain)
+            asked = _genes(proposal.genomes)
+            self._asked |= {genes: (self._round, why) for genes, why in zip(asked, proposal.why, strict=True)}
+            found = {genes: self._find(genes) for genes in asked}
+            known = {genes: outcome for genes, outcome in found.items() if self._is_complete(outcome)}
+            self._held |= known
+            if len(known) < len(asked):
+                return proposal.genomes[[genes not in known for genes in asked]]
+            self._absorb({})
+            n -= len(asked)
+        return np.empty((0, self._problem.space.n_genes), dtype=np.int16)
+
+    def tell(self, genomes: npt.ArrayLike, values: Mapping[str, npt.ArrayLike]) -> None:
+        """Take the costly figures of networks.
+
+        Args:
+            genomes: ``int16[n, n_genes]``, none of them told before.
+            values: ``float[n]`` per costly objective or constraint, by name, in the user's own sign; NaN marks a
+                network whose evaluation failed.
+
+        Raises:
+            InputError: not the names, shapes or genomes of this search, or a network was told before; nothing is kept.
+            CheckError: more evaluations fail than succeed.
+            MachineError: the ledger cannot be written.
+        """
+        rows = self._problem.space.check(genomes)
+        told = _genes(rows)
+        for genes in told:
+            if genes in self._rows or told.count(genes) > 1:
+                raise InputError(f"network {list(genes)} was told before; a network is evaluated once")
+        columns = self._columns(values, len(told))
+        outcomes: dict[Genes, Outcome] = {}
+        for row, genes in enumerate(told):
+            outcomes[genes] = outcome = Outcome()
+            for metric in self._metrics:
+                value = float(columns[metric][row])
+                if np.isfinite(value):
+                    self._keep(outcome, metric, genes, value)
+                else:
+                    self._fail(outcome, metric, genes, f"{self._problem.metrics[metric]} was told as {value}")
+        self._absorb(outcomes)
+
+    def evaluate(self, genomes: npt.ArrayLike, *, progress: Progress = no_progress) -> None:
+        """Evaluate networks by the functions that the objectives and constraints have, and tell them.
+
+        One at a time: each figure is in the ledger as soon as it is there, and a failure is one network's own.
+
+        Raises:
+            InputError: a costly objective has no function.
+            CheckError: more evaluations fail than succeed.
+            MachineError: the ledger cannot be written.
+        """
+        rows = self._problem.space.check(genomes)
+        outcomes: dict[Genes, Outcome] = {}
+        for row, genes in enumerate(_genes(rows)):
+            outcomes[genes] = outcome = self._find(genes)
+            for metric in self._metrics:
+                if metric in outcome.values or outcome.failure:
+                    continue
+                name, function = self._problem.metrics[metric], self._problem.function(metric)
+                if function is None:
+                    raise InputError(f"objective {name!r} has no `evaluate`; evaluate the network and tell its value")
+                value = call_costly(name, function, rows[row : row + 1])
+                if isinstance(value, float):
+                    self._keep(outcome, metric, genes, value)
+                else:
+                    self._fail(outcome, metric, genes, value)
+            progress(row + 1, len(rows))
+        self._absorb(outcomes)
+
+    def result(self, *, stopped: str = "not yet") -> SearchResult:
+        """Return the search as far as it has come."""
+        return make_result(self._problem, list(self._rows.values()), stopped=stopped)
+
+    def stalled(self, min_gain: float) -> bool:
+        """Return whether the strategy expected less relative gain than this in the last three rounds."""
+        last = self._gains[-_ROUNDS_WITHOUT_GAIN:]
+        return len(last) == _ROUNDS_WITHOUT_GAIN and max(last) < min_gain
+
+    def _absorb(self, outcomes: dict[Genes, Outcome]) -> None:
+        """Take finished networks into the history, with those that the ledger knew, and tell the strategy."""
+        both = self._held | outcomes
+        self._held = {}
+        # In the order of asking: a search that is replayed from its ledger must tell its strategy the same.
+        order = {genes: position for position, genes in enumerate(self._asked)}
+        finished = sorted(both, key=lambda genes: order.get(genes, len(order)))
+        if not finished:
+            return
+        genomes = np.array(finished, dtype=np.int16)
+        values = self._problem.cheap(genomes)
+        succeeded = np.array([both[genes].failure is None for genes in finished])
+        for row, genes in enumerate(finished):
+            for metric, value in both[genes].values.items():
+                values[row, metric] = value
+            asked_in, why = self._asked.get(genes, (max(self._round, 1), "told"))
+            self._rows[genes] = Evaluation(genes, asked_in, why, values[row], both[genes].failure)
+        if succeeded.any():
+            self._strategy.tell(genomes[succeeded], values[succeeded])
+        self._refuse_failures()
+
+    def _start_from(self, genomes: Genomes, values: npt.NDArray[np.float64]) -> None:
+        for genes, row in zip(_genes(genomes), values, strict=True):
+            self._rows[genes] = Evaluation(genes, 0, "in the ledger before", row, None)
+        if len(genomes):
+            self._strategy.tell(genomes, values)
+
+    def _refuse_failures(self) -> None:
+        own = [row for row in self._rows.values() if row.round > 0]
+        failures = [row.failure for row in own if row.failure is not None]
+        if len(failures) >= _FAILURES_ALLOWED and 2 * len(failures) > len(own):
+            raise CheckError(
+                f"{len(failures)} of {len(own)} evaluations failed, the last one with: {failures[-1]}; "
+                "what succeeded is kept; mend the function and search again with another seed or an empty ledger"
+            )
+
+    def _columns(self, values: Mapping[str, npt.ArrayLike], n: int) -> dict[int, npt.NDArray[np.float64]]:
+        names = {self._problem.metrics[metric]: metric for metric in self._metrics}
+        for name in values:
+            if name not in names:
+                raise unknown_name("costly objective or constraint", name, names)
+        columns = {}
+        for name, metric in names.items():
+            if name not in values:
+                raise InputError(f"values of {name!r} are missing; tell all of {', '.join(names)}")
+            column = np.asarray(values[name], dtype=np.float64)
+            if column.shape != (n,):
+                raise InputError(f"values of {name!r} have shape {column.shape} for {n} networks; give ({n},)")
+            columns[metric] = column
+        return columns
+
+    def _find(self, genes: Genes) -> Outcome:
+        return self._records.find(genes) if self._records is not None else Outcome()
+
+    def _is_complete(self, outcome: Outcome) -> bool:
+        return outcome.failure is not None or len(outcome.values) == len(self._metrics) > 0
+
+    def _keep(self, outcome: Outcome, metric: int, genes: Genes, value: float) -> None:
+        outcome.values[metric] = value
+        if self._records is not None:
+            asked_in, why = self._asked.get(genes, (self._round, "told"))
+            self._records.keep(metric, genes, value, round_number=asked_in, why=why)
+
+    def _fail(self, outcome: Outcome, metric: int, genes: Genes, reason: str) -> None:
+        outcome.failure = reason
+        if self._records is not None:
+            asked_in, why = self._asked.get(genes, (self._round, "told"))
+            self._records.keep_failure(metric, genes, reason, round_number=asked_in, why=why)
+
+
+def _genes(genomes: Genomes) -> list[Genes]:
+    return [tuple(row) for row in genomes.tolist()]

@@ -1,0 +1,174 @@
+"""``predictor``: fit what is costly, evolve on fits and exact figures, evaluate what promises most, repeat.
+
+The alternation is that of LINAS (arXiv:2205.10358). What differs: cheap metrics are exact; the regression is chosen by
+its held-out ranks; and instead of the last population of the inner search, those networks of it are evaluated that add
+the most hypervolume in expectation over what the fits leave open, each counted beside the ones already chosen.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from nas.engine.acquisition import choose_batch
+from nas.engine.evolution import Evolution, evolve
+from nas.engine.pareto import best_rows, front_rows
+from nas.engine.pool import feasible_pool
+from nas.engine.problem import Problem, Values
+from nas.engine.strategies.random import random_networks
+from nas.engine.strategy import Archive, Proposal
+from predictors.features import StructureFeatures
+from predictors.regression.base import Values as Matrix
+from predictors.regression.chosen import REGRESSIONS, ChosenRegression
+from search_spaces.space import Genomes
+
+_FIRST_POOL = 4000
+_DRAWS = 24
+_CANDIDATES = 600
+_OPTIMISM = (0.0, 1.0)
+"""Inner searches, by how many standard deviations the predictions are taken better than expected."""
+
+
+class PredictorSearch:
+    """The default strategy.
+
+    Args:
+        problem: what is searched.
+        seed: of all draws.
+        evolution: settings of the inner search; None takes the candidates at random, as a baseline.
+        regressions: names to choose among.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int,
+        *,
+        evolution: Evolution | None = Evolution(),  # noqa: B008 - frozen
+        regressions: Sequence[str] = tuple(REGRESSIONS),
+    ) -> None:
+        self._problem = problem
+        self._archive = Archive(problem)
+        self._rng = np.random.default_rng(seed)
+        self._evolution = evolution
+        self._encode = StructureFeatures(problem.space)
+        self._fits = {int(metric): ChosenRegression(regressions, seed=seed) for metric in problem.costly.nonzero()[0]}
+        self._first = _first_sample(problem)
+
+    def ask(self, n: int) -> Proposal:
+        """Return a spread sample first, then rounds of an eighth of what is known."""
+        if len(self._archive) < min(2, self._first) or len(self._archive.taken) < self._first:
+            left = max(self._first - len(self._archive.taken), 1)
+            return Proposal.of(self._spread(min(n, left)), "first sample")
+        candidates = self._candidates()
+        if not len(candidates):
+            return Proposal.of(random_networks(self._problem, self._archive, n, self._rng), "random")
+        return self._best(candidates, min(n, max(4, len(self._archive) // 8)))
+
+    def tell(self, genomes: Genomes, values: Values) -> None:
+        """Fit to these as well from now on."""
+        self._archive.add(genomes, values)
+
+    def _candidates(self) -> Genomes:
+        """Fit all costly metrics, and return networks that may be worth an evaluation, none of them taken."""
+        known = self._archive
+        x = self._features(known.genomes, known.values)
+        groups = self._encode.groups((x.shape[1] - self._encode.width) // 2)
+        for metric, fit in self._fits.items():
+            fit.fit(x, known.values[:, metric], groups)
+        problem = self._problem
+        if problem.everything is not None:
+            return known.fresh(problem.everything)
+        pool = feasible_pool(problem, _FIRST_POOL, self._rng)
+        if self._evolution is None:
+            return known.fresh(pool)
+        feasible = known.genomes[problem.feasible(known.values)]
+        start = problem.space.unique(np.concatenate([feasible, pool]))[: len(feasible) + self._evolution.population]
+        found = [
+            evolve(problem.space, partial(self._score, optimism=optimism), start, self._evolution, self._rng)
+            for optimism in (_OPTIMISM if self._fits else (0.0,))
+        ]
+        kept = [genomes[violation <= 0.0] for genomes, _, violation in found]
+        return known.fresh(np.concatenate(kept))
+
+    def _best(self, candidates: Genomes, n: int) -> Proposal:
+        """Choose by expected gain, with the networks that are out for evaluation taken for granted as predicted."""
+        problem, known = self._problem, self._archive
+        feasible = problem.feasible(known.values)
+        values = problem.cheap(candidates)
+        x = self._features(candidates, values)
+        if len(candidates) > _CANDIDATES:
+            values, x, candidates = self._thinned(candidates, values, x)
+        drawn = np.repeat(values[None], _DRAWS if self._fits else 1, axis=0)
+        for metric, fit in self._fits.items():
+            drawn[:, :, metric] = fit.draw(x, len(drawn), self._rng)
+        shape = drawn.shape[:2]
+        flat = drawn.reshape(-1, drawn.shape[2])
+        minimised = problem.minimised(flat).reshape(*shape, -1)
+        possible = problem.feasible(flat).reshape(shape).astype(np.float64)
+        true = problem.minimised(known.values[feasible])
+        chosen = choose_batch(
+            minimised, possible, true[front_rows(true)], minimised.mean(axis=0), min(n, len(candidates)), self._rng
+        )
+        genomes = candidates[chosen.rows]
+        known.take(genomes)
+        return Proposal(genomes, ("expected gain",) * len(genomes), chosen.gain)
+
+    def _thinned(self, candidates: Genomes, values: Values, x: Matrix) -> tuple[Values, Matrix, Genomes]:
+        """Return the candidates whose optimistic predictions stand out: joint draws are quadratic in their number."""
+        minimised, violation = self._score(candidates, optimism=1.0)
+        rows = best_rows(minimised, violation, n=_CANDIDATES)
+        return values[rows], x[rows], candidates[rows]
+
+    def _score(self, genomes: Genomes, *, optimism: float) -> tuple[Values, Values]:
+        """Return objectives and violations, costly metrics taken as predicted."""
+        values = self._problem.cheap(genomes)
+        x = self._features(genomes, values)
+        for metric, fit in self._fits.items():
+            values[:, metric] = fit.mean(x)
+            if optimism:
+                values[:, metric] -= self._problem.sign(metric) * optimism * fit.std(x)
+        violation = self._problem.violations(values).sum(axis=1)
+        return self._problem.minimised(values), violation
+
+    def _features(self, genomes: Genomes, values: Values) -> Matrix:
+        return self._encode(genomes, self._problem.known_figures(genomes, values)).astype(np.float64)
+
+    def _spread(self, n: int) -> Genomes:
+        """Return feasible networks evenly spaced along the first cheap metric, known ones first."""
+        problem, taken = self._problem, self._archive
+        cheap = (~problem.costly).nonzero()[0]
+        pool = taken.fresh(feasible_pool(problem, _FIRST_POOL, self._rng))
+        n_known = min(n, len(taken.fresh(problem.known[problem.keeps_bounds(problem.known)])))
+        if not len(cheap) or not len(pool):
+            chosen = pool[:n]
+        else:
+            known, rest = pool[:n_known], pool[n_known:]
+            cost = problem.cheap(rest)[:, cheap[0]]
+            order = np.argsort(cost, kind="stable")
+            chosen = np.concatenate([known, rest[order[_spaced(cost[order], n - n_known, self._rng)]]])
+        taken.take(chosen)
+        return chosen
+
+
+def _first_sample(problem: Problem) -> int:
+    """Return how many networks are evaluated before the first fit."""
+    return int(np.clip(problem.space.n_genes // 2, 12, 32))
+
+
+def _spaced(cost: Values, n: int, rng: np.random.Generator) -> list[int]:
+    """Return at most `n` positions in sorted costs: one in each of `n` slices of equal range, the rest from anywhere.
+
+    Of equal range, not of equal count: random networks crowd around the middle, and a fit there is lost at the ends.
+    """
+    n = min(n, len(cost))
+    if not n:
+        return []
+    inner = np.linspace(cost[0], cost[-1], n + 1)[1:-1]
+    bounds = [0, *np.searchsorted(cost, inner).tolist(), len(cost)]
+    picked = [int(rng.integers(low, high)) for low, high in itertools.pairwise(bounds) if high > low]
+    left = np.setdiff1d(np.arange(len(cost)), picked)
+    return sorted([*picked, *rng.choice(left, size=n - len(picked), replace=False).tolist()])
