@@ -212,13 +212,13 @@ def test_bad_input_of_our_own_kind_is_not_blamed_on_a_network() -> None:
 
 def test_a_search_that_was_cut_short_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     toy = Toy(LARGE, limit=0.5)
-    whole = run(toy, first := Counted(toy), evaluations=45, ledger=tmp_path / "whole.db")
-    for cut in (1, 11, 30, 44):
+    whole = run(toy, first := Counted(toy), evaluations=36, ledger=tmp_path / "whole.db")
+    for cut in (1, 11, 30, 35):
         ledger = tmp_path / f"cut-{cut}.db"
         with pytest.raises(KeyboardInterrupt):
-            run(toy, Counted(toy, _interrupt_after(cut)), evaluations=45, ledger=ledger)
+            run(toy, Counted(toy, _interrupt_after(cut)), evaluations=36, ledger=ledger)
         rest = Counted(toy)
-        resumed = run(toy, rest, evaluations=45, ledger=ledger)
+        resumed = run(toy, rest, evaluations=36, ledger=ledger)
         assert rest.seen == first.seen[cut:]
         pd.testing.assert_frame_equal(resumed.history, whole.history)
         np.testing.assert_array_equal(resumed.front.genomes, whole.front.genomes)
@@ -244,19 +244,19 @@ def test_more_evaluations_go_on_from_the_same_ledger(tmp_path: Path) -> None:
 def test_another_search_starts_from_what_the_ledger_knows_and_resumes_too(tmp_path: Path) -> None:
     toy = Toy(LARGE, limit=0.5)
     ledger = tmp_path / "ledger.db"
-    run(toy, first := Counted(toy), evaluations=40, seed=0, ledger=ledger)
+    run(toy, first := Counted(toy), evaluations=24, seed=0, ledger=ledger)
     with pytest.raises(KeyboardInterrupt):
         run(toy, cut := Counted(toy, _interrupt_after(5)), evaluations=12, seed=1, ledger=ledger)
     assert not set(cut.seen) & set(first.seen)
     run(toy, Counted(toy), evaluations=30, seed=2, ledger=ledger)  # what comes later must not change the second one
     result = run(toy, rest := Counted(toy), evaluations=12, seed=1, ledger=ledger)
     history = result.history
-    assert (history["round"] == 0).sum() == 40
+    assert (history["round"] == 0).sum() == 24
     assert set(history[history["round"] == 0]["why"]) == {"in the ledger before"}
     assert result.evaluations == 12
-    assert history["genome"].tolist()[40:45] == cut.seen[:5]
+    assert history["genome"].tolist()[24:29] == cut.seen[:5]
     assert not set(rest.seen) & {*first.seen, *cut.seen[:5]}
-    assert set(history["why"][40:]) == {"expected gain"}, "there is no need of a first sample"
+    assert set(history["why"][24:]) == {"expected gain"}, "there is no need of a first sample"
 
 
 KILLED = """
@@ -270,7 +270,7 @@ KILLED = """
         print(genomes[0].tolist(), flush=True)
         return toy.worth(genomes)
     search(LARGE, [Objective("worth", worth, maximize=True, costly=True), Objective("cost", toy.cost)],
-           [Constraint("cost", upper=toy.limit)], known=toy.cheapest[None], evaluations=60, ledger=sys.argv[1])
+           [Constraint("cost", upper=toy.limit)], known=toy.cheapest[None], evaluations=38, ledger=sys.argv[1])
 """
 
 
@@ -284,9 +284,9 @@ def test_a_killed_process_loses_at_most_the_evaluation_it_was_in(tmp_path: Path)
         os.kill(process.pid, signal.SIGKILL)
         seen += process.stdout.readlines()
     rest = Counted(toy)
-    resumed = run(toy, rest, evaluations=60, ledger=ledger)
-    assert 60 - len(seen) <= len(rest.seen) <= 60 - len(seen) + 1
-    pd.testing.assert_frame_equal(resumed.history, run(toy, Counted(toy), evaluations=60).history)
+    resumed = run(toy, rest, evaluations=38, ledger=ledger)
+    assert 38 - len(seen) <= len(rest.seen) <= 38 - len(seen) + 1
+    pd.testing.assert_frame_equal(resumed.history, run(toy, Counted(toy), evaluations=38).history)
 
 
 def test_a_ledger_of_another_space_is_refused(tmp_path: Path) -> None:
