@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from predictors.regression.base import Scaling, Values
-from predictors.regression.evidence import fit_variances
+from predictors.regression.evidence import fit_variances, some_rows
 
 _BEYOND = (0.1, 0.2, 0.5, 1.0)
 """How far a bound may lie beyond the values told, as shares of their range."""
@@ -58,9 +58,11 @@ def fit_warp(x: Values, y: Values, scaling: Scaling) -> Warp:
         y: values ``float64[n]``.
         scaling: with the groups of the features.
     """
-    spread = float(np.ptp(y))
+    spread, top, bottom = float(np.ptp(y)), float(y.max()), float(y.min())
     if spread == 0.0 or not x.shape[1]:
         return Warp()
+    rows = some_rows(len(y))
+    x, y = x[rows], y[rows]
     grams = [x[:, group] @ x[:, group].T for group in scaling.groups]
 
     def log_evidence(warp: Warp) -> float:
@@ -70,8 +72,8 @@ def fit_warp(x: Values, y: Values, scaling: Scaling) -> Warp:
         return float(of_standardised - len(y) * np.log(scale) - np.log(warp.slope(z)).sum())
 
     warps = [
-        Warp(sign, sign * float((sign * y).max() + beyond * spread), _FARTHEST * spread)
-        for sign in (1, -1)
+        Warp(sign, end + sign * beyond * spread, _FARTHEST * spread)
+        for sign, end in ((1, top), (-1, bottom))
         for beyond in _BEYOND
     ]
     best, chosen = log_evidence(Warp()) + _MARGIN, Warp()
