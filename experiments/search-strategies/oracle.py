@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nas.files import make_folder, write_atomic
 from search_spaces.space import Genomes, SearchSpace
 
 Values = npt.NDArray[np.float64]
@@ -126,7 +128,7 @@ def fit_mlp(x: npt.NDArray[np.float32], y: Values, *, epochs: int, weight_decay:
     steps = epochs * -(-len(x) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
     for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(_BATCH):
+        for rows in torch.randperm(len(x)).split(_BATCH):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             (network(inputs[rows])[:, 0] - targets[rows]).square().mean().backward()
             optimizer.step()
@@ -152,6 +154,23 @@ class Oracle:
         x, y = space.encode(genomes), (accuracy - mean) / scale
         fitted = [fit_mlp(x, y, epochs=epochs, weight_decay=weight_decay, seed=seed) for seed in range(members)]
         return cls(space, tuple(tuple(member) for member in fitted), mean, scale)
+
+    def save(self, path: Path) -> None:
+        """Write the ensemble to an npz file."""
+        arrays = {f"{m}.{i}": value for m, member in enumerate(self.members) for i, value in enumerate(member)}
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, mean=np.array(self.mean), scale=np.array(self.scale), **arrays)
+        make_folder(path.parent)
+        write_atomic(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path, space: SearchSpace) -> Oracle:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            names = [name.split(".") for name in arrays.files if "." in name]
+            count = 1 + max(int(m) for m, _ in names), 1 + max(int(i) for _, i in names)
+            members = tuple(tuple(arrays[f"{m}.{i}"] for i in range(count[1])) for m in range(count[0]))
+            return cls(space, members, float(arrays["mean"]), float(arrays["scale"]))
 
     def each(self, genomes: Genomes) -> Values:
         """Return what each member says, ``float64[members, n]``, percent."""

@@ -1,0 +1,53 @@
+"""Runs this study: ``python experiments/search-strategies/run.py --data DIR [--work DIR] [PART...]``; see README.md.
+
+Every part writes CSV files into results/. A part whose files are there is not run again, so a study that was stopped
+goes on; delete results/ to start over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from common import RESULTS, Study, provenance, say
+from curves import learn
+from figure import draw
+from macro import search_macro
+from ofa import oracle, published, search_ofa
+from speed import measure_speed
+
+PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
+    "origin": ("provenance.csv", lambda study: provenance()),
+    "speed": ("speed_memory.csv", measure_speed),
+    "published": ("ofa_published.csv", published),
+    "oracle": ("ofa_oracle.csv", oracle),
+    "ofa": ("ofa_stray.csv", search_ofa),
+    "macro": ("macro_known.csv", search_macro),
+    "curves": ("curves.csv", learn),
+    "figure": ("search-strategies.png", draw),
+}
+
+
+def main() -> None:
+    """Run the parts that were asked for, all of them by default."""
+    parser = argparse.ArgumentParser(description="The study of search strategies and accuracy predictors.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--data", type=Path, required=True, help="folder with dynast_mbnv3/ and nas_bench_macro/")
+    parser.add_argument("--work", type=Path, default=Path("runs/search-strategies"), help="where the runs are kept")
+    arguments = parser.parse_args()
+    unknown = [part for part in arguments.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
+    study = Study.load(arguments.data, arguments.work)
+    for part in arguments.parts or PARTS:
+        file, function = PARTS[part]
+        if (RESULTS / file).exists():
+            say(f"{part}: done, {os.path.relpath(RESULTS / file)} is there")
+        else:
+            function(study)
+
+
+if __name__ == "__main__":
+    main()
