@@ -41,6 +41,8 @@ class AccuracySummary:
 class SubnetEvaluator:
     """Evaluates genomes of one trained supernet on one data set; every true value goes into the ledger, once.
 
+    What the ledger holds is read once: networks that another process evaluates meanwhile are evaluated here as well.
+
     Args:
         space: what the genomes mean.
         supernet: trained weights; never changed.
@@ -58,6 +60,8 @@ class SubnetEvaluator:
         self.data = data
         self.ledger = ledger
         self._calibration = _calibration_batches(data)
+        self._splits: dict[SplitName, tuple[Tensor, Tensor]] = {}
+        self._known: dict[SplitName, dict[tuple[int, ...], float]] = {}
 
     @property
     def validation_images(self) -> int:
@@ -85,18 +89,26 @@ class SubnetEvaluator:
         Raises:
             CheckError: a network's logits are not finite.
         """
-        name, known = self.ledger_name(split), self.known(split)
-        images, labels = _as_tensors(self.data, split)
+        if split not in self._known:
+            self._known[split] = self.known(split)
+        known = self._known[split]
         values: list[float] = []
         for done, genome in enumerate(genomes, start=1):
             genes = tuple(int(gene) for gene in genome)
             if genes not in known:
                 network = self.calibrated(self.space.lower(genome))
-                known[genes] = accuracy(network, images, labels)
-                self.ledger.record(name, self.space.hash, genes, known[genes])
+                value = accuracy(network, *self._images(split))
+                self.ledger.record(self.ledger_name(split), self.space.hash, genes, value)
+                known[genes] = value
             values.append(known[genes])
             progress(done, len(genomes))
         return np.array(values, dtype=np.float64)
+
+    def _images(self, split: SplitName) -> tuple[Tensor, Tensor]:
+        """Return a split as tensors; a search evaluates one network at a time, and none of them needs it anew."""
+        if split not in self._splits:
+            self._splits[split] = _as_tensors(self.data, split)
+        return self._splits[split]
 
     def summary(self, *, progress: Progress = no_progress) -> AccuracySummary:
         """Return mean search-validation accuracies of large, small and random subnets, every operator in turn."""

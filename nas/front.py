@@ -36,11 +36,11 @@ class Candidate:
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The search against another strategy with the same predictor, on one seed.
+    """The search against another strategy, on one seed.
 
-    Both share the first sample and are asked for as many networks; they evaluate fewer only where the space has no more
-    inside the budget. Hypervolume is that of true error against
-    predicted latency inside the budget, in units of accuracy x ms, relative to the reference point.
+    Both are asked for as many networks; they evaluate fewer only where the space has no more inside the budget.
+    Hypervolume is that of true error against predicted latency inside the budget, in units of accuracy x ms, relative
+    to the reference point.
     """
 
     strategy: str

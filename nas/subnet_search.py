@@ -127,6 +127,8 @@ def search_subnets(
             progress=lambda done, _, before=before: progress(before + done, total),  # type: ignore[misc]
         )
         rows = result.history[result.history["failure"].isna()]
+        if not len(rows):
+            raise CheckError(f"no network could be evaluated: {result.history['failure'].iloc[-1]}")
         arms.append(
             Arm(
                 genomes=np.array(rows["genome"].tolist(), dtype=np.int16),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -50,7 +51,8 @@ class LearnedPredictor:
     ) -> None:
         self._features = StructureFeatures(space)
         self._known = known
-        self._regression = ChosenRegression(regressions, seed=seed)
+        self._new = functools.partial(ChosenRegression, regressions, seed=seed)
+        self._regression = self._new()
 
     @property
     def chosen(self) -> str:
@@ -58,9 +60,14 @@ class LearnedPredictor:
         return self._regression.chosen
 
     def fit(self, genomes: Genomes, y: Values) -> None:
-        """Learn from canonical genomes ``int16[n, n_genes]`` with true values ``float64[n]``, n at least 2."""
+        """Learn from canonical genomes ``int16[n, n_genes]`` with true values ``float64[n]``.
+
+        Raises:
+            InputError: fewer than two networks, or figures that are not finite.
+        """
         known = None if self._known is None else self._known(genomes)
         groups = self._features.groups(0 if known is None else known.shape[1])
+        self._regression = self._new()
         self._regression.fit(self._features(genomes, known), y, groups)
 
     def predict(self, genomes: Genomes) -> tuple[Values, Values]:

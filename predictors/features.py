@@ -12,7 +12,7 @@ from search_spaces.space import Genomes, Option, SearchSpace
 
 Matrix = npt.NDArray[np.float32]
 
-_TINY = 1e-9
+_TINY = 1e-12
 
 
 class StructureFeatures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from search_spaces.errors import InputError, unknown_name
@@ -61,15 +62,19 @@ class Constraint:
     def __post_init__(self) -> None:
         if self.evaluate is not None:
             _check_metric("constraint", self.name, self.evaluate, costly=self.costly)
-        bounds = [bound for bound in (self.lower, self.upper) if bound is not None]
+        bounds: list[object] = [bound for bound in (self.lower, self.upper) if bound is not None]
         if not bounds or not all(_is_finite(bound) for bound in bounds):
             raise InputError(
                 f"constraint {self.name!r} needs a finite `upper` or `lower`, "
                 f"got lower={self.lower}, upper={self.upper}"
             )
+        for side in ("lower", "upper"):
+            bound = getattr(self, side)
+            object.__setattr__(self, side, None if bound is None else float(bound))  # numpy's numbers are no JSON
         if self.lower is not None and self.upper is not None and self.lower > self.upper:
             raise InputError(
-                f"constraint {self.name!r}: nothing is at least {self.lower} and at most {self.upper}; swap the bounds"
+                f"constraint {self.name!r}: nothing is at least {self.lower:g} and at most {self.upper:g}; "
+                "swap the bounds"
             )
 
     def __str__(self) -> str:
@@ -113,4 +118,4 @@ def _check_metric(kind: str, name: object, evaluate: object, *, costly: bool) ->
 
 
 def _is_finite(bound: object) -> bool:
-    return isinstance(bound, int | float) and math.isfinite(bound)
+    return isinstance(bound, Real) and math.isfinite(bound)

@@ -13,15 +13,22 @@ _DRAW = 2048
 _KEPT = 256  # the nearest to feasible, from which the next round starts
 
 
-def feasible_pool(problem: Problem, size: int, rng: np.random.Generator) -> Genomes:
+def feasible_pool(problem: Problem, size: int, rng: np.random.Generator, *, found: Genomes | None = None) -> Genomes:
     """Return up to about `size` distinct canonical genomes that keep the cheap constraints, known ones first.
 
     Infeasible networks never cost a true evaluation (EEEA-Net's early exit, arXiv:2108.06156), and there is no
     unbounded rejection loop: rounds of random draws alternate with mutations of what is feasible, or nearest to it.
     A space that is small enough is listed, so that the pool has all there is.
+
+    Args:
+        problem: what is searched.
+        size: how many are enough.
+        rng: of all draws.
+        found: genomes ``int16[k, n_genes]`` from earlier, of which those that keep the bounds are known, too.
     """
     space = problem.space
-    known = problem.known[problem.keeps_bounds(problem.known)]
+    told = problem.known if found is None else np.concatenate([problem.known, found])
+    known = space.unique(told[problem.keeps_bounds(told)])
     if problem.everything is not None:
         rest = problem.everything[rng.permutation(len(problem.everything))]
         pool: Genomes = space.unique(np.concatenate([known, rest]))
@@ -53,11 +60,13 @@ def refuse_empty(problem: Problem, rng: np.random.Generator) -> None:
     if len(feasible_pool(problem, 1, rng)):
         return
     ranges = []
-    for constraint in problem.constraints:
-        metric = problem.metrics.index(constraint.name)
-        if not problem.costly[metric]:
-            low, high = reachable(problem, metric, rng)
-            ranges.append(f"{constraint} (reachable: {low:g} to {high:g})")
+    for metric in (~problem.costly).nonzero()[0]:
+        low, high = reachable(problem, int(metric), rng)
+        name = problem.metrics[metric]
+        if np.isnan(low):
+            raise InputError(f"{name}: evaluate gives no network a finite value; mend the function")
+        bounds = [constraint for constraint in problem.constraints if constraint.name == name]
+        ranges += [f"{constraint} (reachable: {low:g} to {high:g})" for constraint in bounds]
     one = len(ranges) == 1
     raise InputError(
         f"no network keeps {'the bound ' if one else 'all bounds at once: '}{', '.join(ranges)}; "
@@ -66,11 +75,12 @@ def refuse_empty(problem: Problem, rng: np.random.Generator) -> None:
 
 
 def reachable(problem: Problem, metric: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the smallest and the largest value found of a cheap metric; exact where the space can be listed."""
+    """Return the smallest and the largest value found of a cheap metric, NaN if none has any; exact in small spaces."""
     space = problem.space
     if space.count() <= _DRAW * _ROUNDS // 2:
         values = problem.cheap(space.enumerate())[:, metric]
-        return float(np.nanmin(values)), float(np.nanmax(values))
+        finite = values[np.isfinite(values)]
+        return (float(finite.min()), float(finite.max())) if len(finite) else (np.nan, np.nan)
     ends = []
     for sign in (1.0, -1.0):
         best = np.concatenate([problem.known, space.sample(_DRAW, rng)])

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.engine.objectives import Constraint, Evaluate, Objective, check_request
-from search_spaces.errors import InputError, MachineError, ToolError
+from search_spaces.errors import InputError, ToolError
 from search_spaces.space import Genomes, SearchSpace
 
 Values = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ class Problem:
     """What is searched, for what, and within which bounds.
 
     A *metric* is any figure of a network: the objectives in their order, then the constraints' own figures. Metric
-    values are in the user's own sign; `objectives` and `violations` turn them into what is minimised and what must not
+    values are in the user's own sign; `minimised` and `violations` turn them into what is minimised and what must not
     be above 0.
 
     Args:
@@ -76,6 +76,8 @@ class Problem:
             InputError: a cheap function raises, or returns another shape than ``[n]``.
         """
         values = np.full((len(genomes), len(self.metrics)), np.nan)
+        if not len(genomes):
+            return values  # a user's function need not know what to do with none
         for column, (name, function) in enumerate(zip(self.metrics, self._functions, strict=True)):
             if not self.costly[column]:
                 assert function is not None
@@ -84,7 +86,14 @@ class Problem:
 
     def sign(self, metric: int) -> float:
         """Return 1 for a metric that should be small, -1 for one that should be large, 0 for one without a side."""
-        return float(self._signs[metric]) if metric < self.n_objectives else 0.0
+        if metric < self.n_objectives:
+            return float(self._signs[metric])
+        sides = {
+            1.0 if constraint.lower is None else -1.0 if constraint.upper is None else 0.0
+            for of, constraint in self._bounds
+            if of == metric
+        }
+        return sides.pop() if len(sides) == 1 else 0.0
 
     def minimised(self, values: Values) -> Values:
         """Return the objectives ``float64[n, m]``, all to be minimised, from metrics ``float64[n, n_metrics]``."""
@@ -123,6 +132,8 @@ class Problem:
     def known_figures(self, genomes: Genomes, values: Values) -> Values:
         """Return what is known of genomes beside their genes, ``float64[n, k]``: cheap metrics, the user's features.
 
+        What is not finite counts as 0: it can only mislead a prediction, of networks that are searched all the same.
+
         Args:
             genomes: canonical, ``int16[n, n_genes]``.
             values: their metrics, ``float64[n, n_metrics]``.
@@ -131,9 +142,9 @@ class Problem:
             InputError: the user's function raises, or returns anything else than ``[n, k]``.
         """
         figures = values[:, ~self.costly]
-        if self._features is None:
-            return figures
-        return np.concatenate([figures, call("features", self._features, genomes, ndim=2)], axis=1)
+        if self._features is not None and len(genomes):
+            figures = np.concatenate([figures, call("features", self._features, genomes, ndim=2)], axis=1)
+        return np.where(np.isfinite(figures), figures, 0.0)
 
     @cached_property
     def everything(self) -> Genomes | None:
@@ -170,11 +181,11 @@ def call_costly(name: str, function: Evaluate, genome: Genomes) -> float | str:
     """Return a costly figure of one genome ``int16[1, n_genes]``, or in words why there is none.
 
     Raises:
-        InputError, MachineError: what the function itself explains so; it is not this network's fault.
+        ToolError: what the function itself explains so; it is not this network's fault.
     """
     try:
         result = np.asarray(function(genome.copy()))
-    except (InputError, MachineError):
+    except ToolError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a user's function raises is the network's failure
         return f"{name} raised {described(error)}"

@@ -2,7 +2,7 @@
 
 A search is known by its space, its request, its strategy and its seed. Its own rows are replayed when it is started
 again, so that one that was killed goes on where it stopped and ends as it would have ended; rows that were there
-before its first one are what it starts from; and no row is ever computed again.
+before its first one are what it starts from; and no row that was there is computed again.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Records:
         self._metrics = [int(metric) for metric in problem.costly.nonzero()[0]]
         self._known: dict[Genes, Outcome] = {}
         self._before: dict[Genes, Outcome] = {}
+        self._own: dict[Genes, None] = {}
         for metric in self._metrics:
             self._load(metric)
 
@@ -66,6 +67,10 @@ class Records:
         for metric in self._metrics:
             values[:, metric] = [outcome.values[metric] for outcome in whole.values()]
         return genomes, values
+
+    def own(self) -> list[Genes]:
+        """Return the networks that this search itself has scored so far as the ledger knew when it was opened."""
+        return list(self._own)
 
     def find(self, genes: Genes) -> Outcome:
         """Return what is known of a network's costly metrics."""
@@ -88,13 +93,17 @@ class Records:
         everything: list[LedgerRow | LedgerFailure] = [*rows, *failures]
         own = [row.number for row in everything if self._is_own(row)]
         began = min(own, default=None)
-        for row in rows:
+        # A network that another search evaluated too has the value that this one saw: else it could not be replayed.
+        for row in sorted(rows, key=lambda row: not self._is_own(row)):
             self._known.setdefault(row.genes, Outcome()).values.setdefault(metric, row.value)
+            if self._is_own(row):
+                self._own[row.genes] = None
             if began is None or row.number < began:
                 self._before.setdefault(row.genes, Outcome()).values.setdefault(metric, row.value)
         for failure in failures:
             # Another search's failure may have been of its machine; it is no reason not to try.
             if self._is_own(failure):
+                self._own[failure.genes] = None
                 self._known.setdefault(failure.genes, Outcome()).failure = failure.reason
 
     def _is_whole(self, outcome: Outcome) -> bool:
@@ -108,7 +117,9 @@ class Records:
 
     def _name(self, metric: int) -> str:
         """Return the evaluator's name in the ledger, which begins with what is better."""
-        return f"{'maximize' if self._problem.sign(metric) < 0 else 'minimize'}:{self._problem.metrics[metric]}"
+        objectives = self._problem.objectives
+        large_is_good = metric < len(objectives) and objectives[metric].maximize
+        return f"{'maximize' if large_is_good else 'minimize'}:{self._problem.metrics[metric]}"
 
 
 def _request(problem: Problem, strategy: str, seed: int) -> dict[str, object]:

@@ -21,6 +21,7 @@ from search_spaces.space import Genomes, SearchSpace
 
 _FAILURES_ALLOWED = 5  # and always as many as there are successes
 _ROUNDS_WITHOUT_GAIN = 3
+_EMPTY_ROUNDS = 100_000  # of a strategy that asks for what is known; a replay takes one per round
 
 
 def search(
@@ -107,6 +108,9 @@ class Search:
         known: npt.ArrayLike | None = None,
         features: Evaluate | None = None,
     ) -> None:
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise InputError(f"seed must be a whole number from 0 on, got {seed!r}")
+        seed = int(seed)
         problem = Problem(space, objectives, constraints, known=known, features=features)
         self._strategy = make_strategy(strategy, problem, seed)
         refuse_empty(problem, np.random.default_rng(seed))
@@ -117,6 +121,7 @@ class Search:
         self._held: dict[Genes, Outcome] = {}
         self._rows: dict[Genes, Evaluation] = {}
         self._round = 0
+        self._replayed = False
         self._gains: list[float] = []
         if self._records is not None:
             self._start_from(*self._records.earlier())
@@ -135,20 +140,29 @@ class Search:
         Returns:
             None at all when the strategy has exhausted what it finds, or the ledger knew all `n`.
         """
-        while n > 0:
+        for _ in range(_EMPTY_ROUNDS):
+            if n <= 0:
+                break
             proposal = self._strategy.ask(n)
             if not len(proposal.genomes):
                 break
             self._round += 1
             if proposal.gain is not None:
                 self._gains.append(proposal.gain)
-            asked = _genes(proposal.genomes)
-            self._asked |= {genes: (self._round, why) for genes, why in zip(asked, proposal.why, strict=True)}
+            # A strategy does not know of networks whose evaluation failed without its asking.
+            asked = {
+                genes: (self._round, why)
+                for genes, why in zip(_genes(proposal.genomes), proposal.why, strict=True)
+                if genes not in self._rows
+            }
+            self._asked |= asked
             found = {genes: self._find(genes) for genes in asked}
             known = {genes: outcome for genes, outcome in found.items() if self._is_complete(outcome)}
             self._held |= known
-            if len(known) < len(asked):
-                return proposal.genomes[[genes not in known for genes in asked]]
+            new = [genes for genes in asked if genes not in known]
+            if new:
+                n -= len(known) + self._take_leftovers(new)
+                return np.array(new[: max(n, 0)], dtype=np.int16).reshape(-1, self._problem.space.n_genes)
             self._absorb({})
             n -= len(asked)
         return np.empty((0, self._problem.space.n_genes), dtype=np.int16)
@@ -166,11 +180,7 @@ class Search:
             CheckError: more evaluations fail than succeed.
             MachineError: the ledger cannot be written.
         """
-        rows = self._problem.space.check(genomes)
-        told = _genes(rows)
-        for genes in told:
-            if genes in self._rows or told.count(genes) > 1:
-                raise InputError(f"network {list(genes)} was told before; a network is evaluated once")
+        told = self._new(genomes)
         columns = self._columns(values, len(told))
         outcomes: dict[Genes, Outcome] = {}
         for row, genes in enumerate(told):
@@ -189,27 +199,21 @@ class Search:
         One at a time: each figure is in the ledger as soon as it is there, and a failure is one network's own.
 
         Raises:
-            InputError: a costly objective has no function.
+            InputError: a costly objective has no function, or a network was told before.
             CheckError: more evaluations fail than succeed.
             MachineError: the ledger cannot be written.
         """
-        rows = self._problem.space.check(genomes)
+        asked = self._new(genomes)
         outcomes: dict[Genes, Outcome] = {}
-        for row, genes in enumerate(_genes(rows)):
-            outcomes[genes] = outcome = self._find(genes)
-            for metric in self._metrics:
-                if metric in outcome.values or outcome.failure:
-                    continue
-                name, function = self._problem.metrics[metric], self._problem.function(metric)
-                if function is None:
-                    raise InputError(f"objective {name!r} has no `evaluate`; evaluate the network and tell its value")
-                value = call_costly(name, function, rows[row : row + 1])
-                if isinstance(value, float):
-                    self._keep(outcome, metric, genes, value)
-                else:
-                    self._fail(outcome, metric, genes, value)
-            progress(row + 1, len(rows))
-        self._absorb(outcomes)
+        try:
+            for done, genes in enumerate(asked, start=1):
+                outcome = self._evaluated(genes)
+                outcomes[genes] = outcome
+                self._refuse_failures(outcomes)
+                progress(done, len(asked))
+        finally:
+            # Also when it is interrupted: what is finished is known.
+            self._absorb(outcomes)
 
     def result(self, *, stopped: str = "not yet") -> SearchResult:
         """Return the search as far as it has come."""
@@ -220,36 +224,80 @@ class Search:
         last = self._gains[-_ROUNDS_WITHOUT_GAIN:]
         return len(last) == _ROUNDS_WITHOUT_GAIN and max(last) < min_gain
 
+    def _new(self, genomes: npt.ArrayLike) -> list[Genes]:
+        """Return genomes that are canonical, distinct and not told yet, or refuse them."""
+        told = _genes(self._problem.space.check(genomes))
+        seen: set[Genes] = set()
+        for genes in told:
+            if genes in self._rows or genes in seen:
+                raise InputError(f"network {list(genes)} was told before; a network is evaluated once")
+            seen.add(genes)
+        return told
+
+    def _evaluated(self, genes: Genes) -> Outcome:
+        """Return what the ledger has of a network, with what it lacks computed and kept."""
+        outcome = self._find(genes)
+        for metric in self._metrics:
+            if metric in outcome.values or outcome.failure:
+                continue
+            name, function = self._problem.metrics[metric], self._problem.function(metric)
+            if function is None:
+                raise InputError(f"objective {name!r} has no `evaluate`; evaluate the network and tell its value")
+            value = call_costly(name, function, np.array([genes], dtype=np.int16))
+            if isinstance(value, float):
+                self._keep(outcome, metric, genes, value)
+            else:
+                self._fail(outcome, metric, genes, value)
+        return outcome
+
+    def _take_leftovers(self, asked: list[Genes]) -> int:
+        """Take own networks from the ledger that the replay, which ends here, did not come to; returns how many.
+
+        They were told without being asked for, or in another order than they were asked in.
+        """
+        if self._records is None or self._replayed:
+            return 0
+        self._replayed = True
+        passed = {*self._rows, *self._held, *asked}
+        left = {genes: self._find(genes) for genes in self._records.own() if genes not in passed}
+        left = {genes: outcome for genes, outcome in left.items() if self._is_complete(outcome)}
+        self._absorb(left)
+        return len(left)
+
     def _absorb(self, outcomes: dict[Genes, Outcome]) -> None:
         """Take finished networks into the history, with those that the ledger knew, and tell the strategy."""
         both = self._held | outcomes
         self._held = {}
-        # In the order of asking: a search that is replayed from its ledger must tell its strategy the same.
-        order = {genes: position for position, genes in enumerate(self._asked)}
-        finished = sorted(both, key=lambda genes: order.get(genes, len(order)))
-        if not finished:
+        if not both:
             return
+        # In the order of asking: a search that is replayed from its ledger must tell its strategy the same.
+        position = {genes: place for place, genes in enumerate(self._asked) if genes in both}
+        finished = sorted(both, key=lambda genes: position.get(genes, len(self._asked)))
         genomes = np.array(finished, dtype=np.int16)
         values = self._problem.cheap(genomes)
-        succeeded = np.array([both[genes].failure is None for genes in finished])
         for row, genes in enumerate(finished):
             for metric, value in both[genes].values.items():
                 values[row, metric] = value
             asked_in, why = self._asked.get(genes, (max(self._round, 1), "told"))
             self._rows[genes] = Evaluation(genes, asked_in, why, values[row], both[genes].failure)
-        if succeeded.any():
-            self._strategy.tell(genomes[succeeded], values[succeeded])
-        self._refuse_failures()
+        self._tell_strategy(genomes, values)
+        self._refuse_failures({})
+
+    def _tell_strategy(self, genomes: Genomes, values: npt.NDArray[np.float64]) -> None:
+        """Tell what has all figures: nobody learns from a network that failed, or whose cheap figures are unknown."""
+        complete = np.isfinite(values).all(axis=1)
+        if complete.any():
+            self._strategy.tell(genomes[complete], values[complete])
 
     def _start_from(self, genomes: Genomes, values: npt.NDArray[np.float64]) -> None:
         for genes, row in zip(_genes(genomes), values, strict=True):
             self._rows[genes] = Evaluation(genes, 0, "in the ledger before", row, None)
-        if len(genomes):
-            self._strategy.tell(genomes, values)
+        self._tell_strategy(genomes, values)
 
-    def _refuse_failures(self) -> None:
-        own = [row for row in self._rows.values() if row.round > 0]
-        failures = [row.failure for row in own if row.failure is not None]
+    def _refuse_failures(self, also: Mapping[Genes, Outcome]) -> None:
+        own = [row.failure for row in self._rows.values() if row.round > 0]
+        own += [outcome.failure for outcome in also.values()]
+        failures = [failure for failure in own if failure is not None]
         if len(failures) >= _FAILURES_ALLOWED and 2 * len(failures) > len(own):
             raise CheckError(
                 f"{len(failures)} of {len(own)} evaluations failed, the last one with: {failures[-1]}; "

@@ -68,7 +68,7 @@ class Scaling:
     def of(cls, x: Matrix, groups: Sequence[FeatureGroup] = ()) -> Scaling:
         """Learn from ``float[n, k]``; without groups, all columns are one."""
         scale = x.std(axis=0, dtype=np.float64)
-        kept = np.flatnonzero(scale > 1e-9 * (1.0 + np.abs(x).max(axis=0, initial=0.0)))
+        kept = np.flatnonzero(scale > 1e-9 * np.abs(x).max(axis=0, initial=0.0))
         mean, scale = x[:, kept].mean(axis=0, dtype=np.float64), scale[kept]
         slices, coarse, start = [], [], 0
         for group in groups or [FeatureGroup(x.shape[1])]:

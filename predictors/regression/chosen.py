@@ -13,8 +13,8 @@ from predictors.regression.boosting import fit_boosting
 from predictors.regression.gaussian_process import fit_gaussian_process
 from predictors.regression.mlp import fit_mlp_ensemble
 from predictors.regression.ridge import fit_ridge
-from predictors.regression.warp import fit_warp
-from search_spaces.errors import unknown_name
+from predictors.regression.warp import Warp, fit_warp
+from search_spaces.errors import InputError, unknown_name
 
 REGRESSIONS: dict[str, Fit] = {
     "ridge": fit_ridge,
@@ -27,6 +27,7 @@ REGRESSIONS: dict[str, Fit] = {
 _FOLDS = 5
 _CHOICE_FROM = 40  # with fewer rows, a fold says too little about ranks
 _CHOOSE_AGAIN = 1.8
+_WARP_AGAIN = 1.2
 
 
 class ChosenRegression:
@@ -34,7 +35,7 @@ class ChosenRegression:
 
     Values are warped first (see `fit_warp`), alike for all. The choice is by Kendall τ on held-out folds and the
     one-standard-error rule (Breiman et al. 1984): the first, and so the cheapest, that is not clearly worse than the
-    best. It is made anew when the rows have nearly doubled.
+    best. It is made anew when the rows have nearly doubled, the warp a little sooner: for rows that grow.
 
     Args:
         names: of `REGRESSIONS`, in order of preference; with one name there is nothing to choose.
@@ -45,26 +46,36 @@ class ChosenRegression:
         held_out_tau: mean τ over the folds by name, as of the last choice; empty before the first.
 
     Raises:
-        InputError: a name is not known.
+        InputError: no name, or one that is not known.
     """
 
     def __init__(self, names: Sequence[str] = tuple(REGRESSIONS), *, seed: int = 0) -> None:
+        if not names:
+            raise InputError(f"name at least one regression: {', '.join(REGRESSIONS)}")
         for name in names:
             if name not in REGRESSIONS:
                 raise unknown_name("regression", name, REGRESSIONS)
         self._names = tuple(names)
         self._seed = seed
-        self._chosen_at = 0
+        self._chosen_at = self._warped_at = 0
+        self._warp = Warp()
         self.chosen = self._names[0]
         self.held_out_tau: dict[str, float] = {}
 
     def fit(self, raw: Matrix, y: Values, groups: Sequence[FeatureGroup] = ()) -> None:
-        """Learn from features ``float[n, k]`` in groups and values ``float64[n]``, n at least 2."""
+        """Learn from features ``float[n, k]`` in groups and values ``float64[n]``.
+
+        Raises:
+            InputError: fewer than two rows, or figures that are not finite.
+        """
         if len(raw) < 2:
-            raise ValueError(f"a predictor needs at least 2 evaluated networks, got {len(raw)}")
+            raise InputError(f"a predictor needs at least 2 evaluated networks, got {len(raw)}")
+        if not (np.isfinite(raw).all() and np.isfinite(y).all()):
+            raise InputError("a predictor learns from finite figures only; leave failed evaluations out")
         self._scaling = Scaling.of(raw, groups)
         x = self._scaling(raw)
-        self._warp = fit_warp(x, y, self._scaling)
+        if len(raw) >= _WARP_AGAIN * self._warped_at or not self._warp.suits(y):
+            self._warp, self._warped_at = fit_warp(x, y, self._scaling), len(raw)
         warped = self._warp(y)
         if len(self._names) > 1 and len(raw) >= max(_CHOICE_FROM, _CHOOSE_AGAIN * self._chosen_at):
             self._choose(raw, warped, groups)

@@ -61,6 +61,7 @@ def fit_variances(grams: Sequence[Values], distances: Sequence[Values], y: Value
 
     Of very many rows `some_rows` decide: a few numbers are fitted, in time of the third power.
     """
+    from scipy.linalg import solve_triangular
     from scipy.optimize import minimize
 
     rows = some_rows(len(y))
@@ -70,6 +71,7 @@ def fit_variances(grams: Sequence[Values], distances: Sequence[Values], y: Value
     n_linear, n_smooth = len(grams), len(distances)
     priors = np.array([_LINEAR] * n_linear + [_SMOOTH] * n_smooth + [_LENGTH] * n_smooth + [_NOISE])
     center, width = np.log(priors[:, 0]), priors[:, 1]
+    identity = np.eye(len(y))
 
     def split(logs: Values) -> Variances:
         values = np.exp(logs)
@@ -87,7 +89,8 @@ def fit_variances(grams: Sequence[Values], distances: Sequence[Values], y: Value
         covariance = np.sum([*linear, *smooth], axis=0)
         covariance[np.diag_indices(len(y))] += fitted.noise + _JITTER
         root = np.linalg.cholesky(covariance)
-        inverse = np.linalg.inv(covariance)
+        unroot = solve_triangular(root, identity, lower=True, check_finite=False)
+        inverse = unroot.T @ unroot
         weights = inverse @ y
         away = (logs - center) / width
         value = 0.5 * y @ weights + np.log(np.diag(root)).sum() + 0.5 * away @ away

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from predictors.regression.base import Scaling, Values
-from predictors.regression.evidence import fit_variances
+from predictors.regression.evidence import fit_variances, some_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +16,17 @@ class Ridge:
 
     Attributes:
         weights: ``float64[k]``.
-        root: ``float64[k, r]``; times itself transposed, the covariance of the weights.
+        prior: standard deviation of each weight before any data, ``float64[k]``.
+        seen: directions, in weights relative to their prior, that the data tell about, ``float64[k, r]``, orthonormal.
+        left: what the data leave of the deviation along each of them, ``float64[r]`` in 0..1.
         offset: value at the mean of the features.
         noise: standard deviation of evaluations around the function.
     """
 
     weights: Values
-    root: Values
+    prior: Values
+    seen: Values
+    left: Values
     offset: float
     noise: float
 
@@ -33,28 +37,34 @@ class Ridge:
 
     def std(self, x: Values) -> Values:
         """Return its standard deviation."""
-        deviation: Values = np.linalg.norm(x @ self.root, axis=1)
+        white = x * self.prior
+        told = np.square(white @ self.seen) @ (1.0 - np.square(self.left))
+        deviation: Values = np.sqrt(np.maximum(np.square(white).sum(axis=1) - told, 0.0))
         return deviation
 
     def draw(self, x: Values, n_draws: int, rng: np.random.Generator) -> Values:
         """Return linear functions."""
-        drawn: Values = self.mean(x) + rng.normal(size=(n_draws, self.root.shape[1])) @ (x @ self.root).T
+        z = rng.normal(size=(n_draws, len(self.prior)))
+        z -= ((z @ self.seen) * (1.0 - self.left)) @ self.seen.T
+        drawn: Values = self.mean(x) + z @ (x * self.prior).T
         return drawn
 
 
 def fit_ridge(x: Values, y: Values, scaling: Scaling, seed: int) -> Ridge:
     """Fit to at least two rows."""
     offset, scale = float(y.mean()), float(y.std())
-    if not x.shape[1] or scale == 0.0:
-        return Ridge(np.zeros(x.shape[1]), np.zeros((x.shape[1], 1)), offset, scale)
-    fitted, _ = fit_variances([x[:, group] @ x[:, group].T for group in scaling.groups], [], (y - offset) / scale)
-    prior = np.empty(x.shape[1])
+    n_features = x.shape[1]
+    if not n_features or scale == 0.0:
+        nothing = np.zeros((n_features, 0))
+        return Ridge(np.zeros(n_features), np.zeros(n_features), nothing, np.zeros(0), offset, scale)
+    standardised = (y - offset) / scale
+    rows = some_rows(len(y))
+    fitted, _ = fit_variances([x[rows, group] @ x[rows, group].T for group in scaling.groups], [], standardised[rows])
+    prior = np.empty(n_features)
     for group, variance in zip(scaling.groups, fitted.linear, strict=True):
-        prior[group] = variance
-    # In units in which the prior is the identity, the posterior's precision is 1 + XᵀX / noise.
-    white = x * np.sqrt(prior)
-    values, vectors = np.linalg.eigh(white.T @ white / fitted.noise)
-    shrunk = vectors / np.sqrt(1.0 + np.maximum(values, 0.0))
-    root = np.sqrt(prior)[:, None] * shrunk
-    weights = root @ (root.T @ (x.T @ ((y - offset) / scale))) / fitted.noise
-    return Ridge(scale * weights, scale * root, offset, scale * float(np.sqrt(fitted.noise)))
+        prior[group] = np.sqrt(variance)
+    # In units in which the prior is the identity; rows are few, so what they tell about has few directions.
+    into, lengths, seen = np.linalg.svd(x * prior, full_matrices=False)
+    weights = prior * (seen.T @ (lengths / (np.square(lengths) + fitted.noise) * (into.T @ standardised)))
+    left = np.sqrt(fitted.noise / (np.square(lengths) + fitted.noise))
+    return Ridge(scale * weights, scale * prior, seen.T, left, offset, scale * float(np.sqrt(fitted.noise)))

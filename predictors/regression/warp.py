@@ -41,6 +41,10 @@ class Warp:
         """Return values of warped ones."""
         return self.bound - self.sign * self._distance(z) if self.sign else z
 
+    def suits(self, y: Values) -> bool:
+        """Return whether values keep clear of the bound."""
+        return not self.sign or bool((self.sign * (self.bound - y)).min() > 0.005 * self.farthest)
+
     def slope(self, z: Values) -> Values:
         """Return by how much a value changes with its warped one: what turns small deviations back."""
         return self._distance(z) if self.sign else np.ones_like(z)

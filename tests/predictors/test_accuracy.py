@@ -14,6 +14,7 @@ import pytest
 from predictors.accuracy import AccuracyPredictor, LearnedPredictor, network_costs
 from predictors.quality import kendall_tau
 from predictors.regression.chosen import REGRESSIONS
+from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes, SearchSpace
 from search_spaces.tiny import tiny
@@ -143,7 +144,7 @@ def test_few_rows_and_equal_values_are_enough(make: Make) -> None:
 
 @each_predictor
 def test_a_single_network_is_too_few(make: Make) -> None:
-    with pytest.raises(ValueError, match="at least 2 evaluated networks, got 1"):
+    with pytest.raises(InputError, match="at least 2 evaluated networks, got 1"):
         make(SPACE, COSTS).fit(SPACE.sample(1, np.random.default_rng(0)), np.array([0.5]))
 
 
@@ -201,3 +202,21 @@ def test_real_networks_are_ranked_better_than_by_cost(make: Make, macro: tuple[G
         assert 0.85 < np.mean(np.abs(mean - true[others]) <= 2 * std) < 0.995
     # Measured with Bayesian ridge on one-hots: 0.78 to 0.86, median 0.85; cost alone 0.55.
     assert np.median(taus) > 0.8
+
+
+@each_predictor
+def test_figures_that_are_no_numbers_are_refused(make: Make, known: tuple[Genomes, Values]) -> None:
+    y = known[1].copy()
+    y[3] = np.nan
+    with pytest.raises(InputError, match="finite figures only"):
+        make(SPACE, COSTS).fit(known[0], y)
+    with pytest.raises(InputError, match="finite figures only"):
+        make(SPACE, lambda genomes: np.full((len(genomes), 1), np.inf)).fit(*known)
+
+
+def test_what_was_learned_before_does_not_matter(known: tuple[Genomes, Values]) -> None:
+    fresh, used = LearnedPredictor(SPACE, COSTS), LearnedPredictor(SPACE, COSTS)
+    used.fit(known[0], -np.exp(8.0 * known[1]))
+    for predictor in (fresh, used):
+        predictor.fit(known[0][:50], known[1][:50])
+    np.testing.assert_array_equal(fresh.predict(known[0]), used.predict(known[0]))

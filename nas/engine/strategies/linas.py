@@ -50,6 +50,7 @@ class Linas:
         if missing > 0 or len(self._archive) < _FOLDS:
             chosen = random_networks(self._problem, self._archive, min(n, max(missing, 1)), self._rng)
             return Proposal.of(chosen, "first population")
+        self._waiting = self._archive.fresh(self._waiting)  # some may have been told meanwhile
         if not len(self._waiting):
             self._waiting = self._last_population()
         chosen, self._waiting = self._waiting[:n], self._waiting[n:]

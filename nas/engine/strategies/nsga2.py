@@ -50,13 +50,14 @@ class EvolutionarySearch:
         if self._algorithm is None and (first > 0 or not self._untold):
             chosen = random_networks(self._problem, self._archive, min(n, max(first, 1)), self._rng)
             return Proposal.of(chosen, "first population")
+        self._waiting = self._archive.fresh(self._waiting)  # some may have been told meanwhile
         if not len(self._waiting):
             self._waiting = self._next_generation()
         chosen, self._waiting = self._waiting[:n], self._waiting[n:]
         self._archive.take(chosen)
         if len(chosen):
             return Proposal.of(chosen, "crossover and mutation")
-        return Proposal.of(random_networks(self._problem, self._archive, n, self._rng), "random")
+        return Proposal.of(random_networks(self._problem, self._archive, min(n, _POPULATION), self._rng), "random")
 
     def tell(self, genomes: Genomes, values: Values) -> None:
         """Keep for the next generation's survival."""

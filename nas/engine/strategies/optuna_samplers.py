@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,16 +42,21 @@ class OptunaSearch:
 
     def ask(self, n: int) -> Proposal:
         """Return one network: the sampler's, or a random one where it finds nothing new in a bounded time."""
+        from optuna.trial import TrialState
+
         with _quiet():
             for _ in range(_TRIES):
                 trial = self._study.ask(_distributions(self._problem))
                 options = np.array([[trial.params[name] for name in self._problem.space.names]], dtype=np.int16)
                 genomes = self._archive.fresh(self._problem.space.canonical(options))
-                if len(genomes) and self._problem.keeps_bounds(genomes)[0]:
+                if not len(genomes):
+                    self._study.tell(trial, state=TrialState.FAIL)
+                elif self._problem.keeps_bounds(genomes)[0]:
                     self._archive.take(genomes)
                     self._trials[genomes[0].tobytes()] = trial
                     return Proposal.of(genomes, "sampler")
-                self._refuse(trial)
+                else:
+                    self._refuse(trial, genomes)
         return Proposal.of(random_networks(self._problem, self._archive, min(n, 1), self._rng), "random")
 
     def tell(self, genomes: Genomes, values: Values) -> None:
@@ -58,27 +64,38 @@ class OptunaSearch:
         from optuna.trial import create_trial
 
         self._archive.add(genomes, values)
-        minimised, violations = self._problem.minimised(values), self._problem.violations(values)
-        names = [str(position) for position in range(violations.shape[1])]
+        minimised, bounds = self._problem.minimised(values).tolist(), self._bounds(values)
+        distributions = _distributions(self._problem)
         with _quiet():
-            for genome, figures, broken in zip(genomes, minimised.tolist(), violations.tolist(), strict=True):
+            for genome, figures, broken in zip(genomes, minimised, bounds, strict=True):
                 trial = self._trials.pop(genome.tobytes(), None)
-                bounds = dict(zip(names, broken, strict=True))
                 if trial is not None:
-                    for name, value in bounds.items():
-                        trial.set_constraint(name, value)
-                    self._study.tell(trial, figures)
+                    self._finish(trial, figures, broken)
                 else:
                     params = dict(zip(self._problem.space.names, genome.tolist(), strict=True))
-                    distributions = _distributions(self._problem)
                     self._study.add_trial(
-                        create_trial(values=figures, params=params, distributions=distributions, constraints=bounds)
+                        create_trial(values=figures, params=params, distributions=distributions, constraints=broken)
                     )
 
-    def _refuse(self, trial: Trial) -> None:
+    def _refuse(self, trial: Trial, genomes: Genomes) -> None:
+        """Tell by how much a network breaks the cheap bounds, without evaluating it: it is as bad as the worst."""
         from optuna.trial import TrialState
 
-        self._study.tell(trial, state=TrialState.FAIL)
+        broken = self._bounds(self._problem.cheap(genomes))[0]
+        if len(self._archive) and all(math.isfinite(value) for value in broken.values()):
+            self._finish(trial, self._archive.minimised.max(axis=0).tolist(), broken)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def _finish(self, trial: Trial, figures: list[float], broken: dict[str, float]) -> None:
+        for name, value in broken.items():
+            trial.set_constraint(name, value)
+        self._study.tell(trial, figures)
+
+    def _bounds(self, values: Values) -> list[dict[str, float]]:
+        """Return violations by constraint for each row of metrics."""
+        violations = self._problem.violations(values).tolist()
+        return [{str(position): value for position, value in enumerate(row)} for row in violations]
 
 
 def tpe(problem: Problem, seed: int) -> OptunaSearch:

@@ -63,10 +63,11 @@ class PredictorSearch:
         if len(self._archive) < min(2, self._first) or len(self._archive.taken) < self._first:
             left = max(self._first - len(self._archive.taken), 1)
             return Proposal.of(self._spread(min(n, left)), "first sample")
+        n = min(n, max(4, len(self._archive) // 8))
         candidates = self._candidates()
         if not len(candidates):
             return Proposal.of(random_networks(self._problem, self._archive, n, self._rng), "random")
-        return self._best(candidates, min(n, max(4, len(self._archive) // 8)))
+        return self._best(candidates, n)
 
     def tell(self, genomes: Genomes, values: Values) -> None:
         """Fit to these as well from now on."""
@@ -82,20 +83,25 @@ class PredictorSearch:
         problem = self._problem
         if problem.everything is not None:
             return known.fresh(problem.everything)
-        pool = feasible_pool(problem, _FIRST_POOL, self._rng)
+        pool = feasible_pool(problem, _FIRST_POOL, self._rng, found=known.genomes)
         if self._evolution is None:
             return known.fresh(pool)
         feasible = known.genomes[problem.feasible(known.values)]
         start = problem.space.unique(np.concatenate([feasible, pool]))[: len(feasible) + self._evolution.population]
+        if not len(start):
+            return start
         found = [
             evolve(problem.space, partial(self._score, optimism=optimism), start, self._evolution, self._rng)
             for optimism in (_OPTIMISM if self._fits else (0.0,))
         ]
-        kept = [genomes[violation <= 0.0] for genomes, _, violation in found]
-        return known.fresh(np.concatenate(kept))
+        last = np.concatenate([genomes for genomes, _, _ in found])
+        kept = np.concatenate([violation <= 0.0 for _, _, violation in found])
+        # Where nothing is predicted to keep the costly bounds, what is nearest to them is worth knowing.
+        chosen = last[kept] if kept.any() else last
+        return known.fresh(chosen[problem.keeps_bounds(chosen)])
 
     def _best(self, candidates: Genomes, n: int) -> Proposal:
-        """Choose by expected gain, with the networks that are out for evaluation taken for granted as predicted."""
+        """Choose by expected gain; by how little the bounds are broken, where no draw keeps them."""
         problem, known = self._problem, self._archive
         feasible = problem.feasible(known.values)
         values = problem.cheap(candidates)
@@ -109,6 +115,11 @@ class PredictorSearch:
         flat = drawn.reshape(-1, drawn.shape[2])
         minimised = problem.minimised(flat).reshape(*shape, -1)
         possible = problem.feasible(flat).reshape(shape).astype(np.float64)
+        if not possible.any():
+            broken = problem.violations(flat).sum(axis=1).reshape(shape).mean(axis=0)
+            nearest = candidates[np.argsort(broken, kind="stable")[:n]]
+            known.take(nearest)
+            return Proposal.of(nearest, "nearest to the bounds")
         true = problem.minimised(known.values[feasible])
         chosen = choose_batch(
             minimised, possible, true[front_rows(true)], minimised.mean(axis=0), min(n, len(candidates)), self._rng
@@ -132,7 +143,10 @@ class PredictorSearch:
             if optimism:
                 values[:, metric] -= self._problem.sign(metric) * optimism * fit.std(x)
         violation = self._problem.violations(values).sum(axis=1)
-        return self._problem.minimised(values), violation
+        minimised = self._problem.minimised(values)
+        unknown = ~np.isfinite(values).all(axis=1)
+        minimised[unknown], violation[unknown] = 0.0, np.inf
+        return minimised, violation
 
     def _features(self, genomes: Genomes, values: Values) -> Matrix:
         return self._encode(genomes, self._problem.known_figures(genomes, values)).astype(np.float64)

@@ -34,8 +34,8 @@ def random_networks(problem: Problem, archive: Archive, n: int, rng: np.random.G
     else:
         fresh = archive.fresh(feasible_pool(problem, 4 * n, rng))
         if len(fresh) < n:
-            # Most of the pool was taken already.
-            fresh = archive.fresh(feasible_pool(problem, 4 * (n + len(archive)), rng))
+            # Most of the pool was taken already, or hardly anything is feasible but what was found before.
+            fresh = archive.fresh(feasible_pool(problem, 4 * (n + len(archive)), rng, found=archive.genomes))
     chosen = fresh[rng.permutation(len(fresh))[:n]]
     archive.take(chosen)
     return chosen

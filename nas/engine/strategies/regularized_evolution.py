@@ -34,7 +34,7 @@ class RegularizedEvolution:
         children = self._children(min(n, _STEP))
         if len(children):
             return Proposal.of(children, "mutation")
-        return Proposal.of(random_networks(self._problem, self._archive, n, self._rng), "random")
+        return Proposal.of(random_networks(self._problem, self._archive, min(n, _STEP), self._rng), "random")
 
     def tell(self, genomes: Genomes, values: Values) -> None:
         """Add to the population; who is not among its youngest is dead."""

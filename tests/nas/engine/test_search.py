@@ -441,3 +441,141 @@ def test_known_features_are_used_and_checked() -> None:
     assert helped.front.values["worth"][0] > alone.front.values["worth"][0]
     with pytest.raises(InputError, match=r"features: evaluate must return shape \(\d+, k\)"):
         search(LARGE, [worth], evaluations=24, features=toy.worth)
+
+
+# What reviewers broke
+
+
+def test_functions_are_never_called_with_no_networks(tmp_path: Path) -> None:
+    toy = Toy(LARGE, limit=0.5)
+
+    def at_least_one(genomes: Genomes) -> Values:
+        assert len(genomes)
+        return np.stack([toy.cost(genome[None])[0] for genome in genomes])
+
+    for strategy in ("predictor", "local", "nsga2"):
+        result = search(
+            LARGE,
+            [Objective("worth", toy.worth, maximize=True, costly=True), Objective("cost", at_least_one)],
+            evaluations=16,
+            strategy=strategy,
+            features=lambda genomes: at_least_one(genomes)[:, None],
+            ledger=tmp_path / f"{strategy}.db",
+        )
+        assert result.evaluations == 16
+
+
+def test_a_costly_bound_that_no_network_is_predicted_to_keep_is_approached() -> None:
+    toy = Toy(LARGE, limit=1.0)
+    sampled = toy.worth(LARGE.sample(20_000, np.random.default_rng(0)))
+    objectives = [Objective("worth", toy.worth, maximize=True, costly=True), Objective("cost", toy.cost)]
+    for constraint, objective in (
+        (Constraint("worth", lower=float(sampled.max()) + 0.5), objectives),
+        (Constraint("own", lower=float(sampled.max()) + 0.5, evaluate=toy.worth, costly=True), objectives[1:]),
+    ):
+        result = search(LARGE, objective, [constraint], evaluations=44)
+        assert "random" not in set(result.history["why"])
+        assert result.history[constraint.name].tail(8).max() > sampled.max(), "random networks stay far below"
+
+
+def test_unasked_networks_of_a_search_are_not_lost_when_it_is_opened_again(tmp_path: Path) -> None:
+    toy = Toy(LARGE, limit=0.5)
+    objectives = [Objective("worth", toy.worth, maximize=True, costly=True), Objective("cost", toy.cost)]
+
+    def opened() -> Search:
+        return Search(LARGE, objectives, strategy="random", ledger=tmp_path / "ledger.db")
+
+    first = opened()
+    own = LARGE.sample(3, np.random.default_rng(5))
+    first.tell(own, {"worth": [1.0, np.nan, 3.0]})
+    asked = first.ask(4)
+    first.evaluate(asked)
+    again = opened()
+    new = again.ask(6)
+    assert again.evaluations == 7
+    assert not {tuple(row) for row in new.tolist()} & {tuple(row) for row in np.concatenate([own, asked]).tolist()}
+    assert set(again.result().history["genome"]) == set(first.result().history["genome"])
+    assert again.result().history["failure"].notna().sum() == 1
+
+
+@pytest.mark.parametrize("strategy", ["random", "nsga2", "predictor"])
+def test_more_evaluations_than_before_pay_for_the_difference_only(strategy: str, tmp_path: Path) -> None:
+    toy = Toy(LARGE, limit=0.25)
+    run(toy, before := Counted(toy), evaluations=20, strategy=strategy, ledger=tmp_path / "ledger.db")
+    result = run(toy, after := Counted(toy), evaluations=33, strategy=strategy, ledger=tmp_path / "ledger.db")
+    assert result.evaluations == 33
+    assert len(after.seen) == 13
+    assert set(result.history["genome"]) == {*before.seen, *after.seen}
+
+
+def test_networks_are_evaluated_once_by_hand_too() -> None:
+    toy = Toy(LARGE, limit=0.5)
+    worth = Counted(toy)
+    loop = Search(LARGE, [Objective("worth", worth, maximize=True, costly=True)])
+    genomes = loop.ask(3)
+    loop.evaluate(genomes)
+    for repeated in (genomes[:1], np.repeat(LARGE.sample(1, np.random.default_rng(9)), 2, axis=0)):
+        with pytest.raises(InputError, match="was told before; a network is evaluated once"):
+            loop.evaluate(repeated)
+    assert len(worth.seen) == 3
+
+
+def test_a_network_that_failed_without_being_asked_for_is_not_asked_for() -> None:
+    toy = Toy(SMALL, limit=1.0)
+    everything = SMALL.enumerate()
+    loop = Search(SMALL, [Objective("worth", toy.worth, costly=True)], strategy="random")
+    loop.tell(everything[:2], {"worth": [np.nan, np.nan]})
+    asked: list[tuple[int, ...]] = []
+    while len(genomes := loop.ask(7)):
+        asked += [tuple(row) for row in genomes.tolist()]
+        loop.evaluate(genomes)
+    assert set(asked) == {tuple(row) for row in everything[2:].tolist()}
+
+
+def test_failures_end_the_search_before_the_batch_does() -> None:
+    toy = Toy(LARGE, limit=0.5)
+    with pytest.raises(CheckError, match="5 of 5 evaluations failed"):
+        run(toy, worth := Counted(toy, lambda call, genome: ValueError("no")), evaluations=200, strategy="random")
+    assert len(worth.seen) == 5
+
+
+def test_what_was_finished_before_an_interruption_is_known() -> None:
+    toy = Toy(LARGE, limit=0.5)
+    loop = Search(LARGE, [Objective("worth", Counted(toy, _interrupt_after(4)), costly=True)], strategy="random")
+    with pytest.raises(KeyboardInterrupt):
+        loop.evaluate(loop.ask(9))
+    assert loop.evaluations == len(loop.result().history) == 4
+
+
+def test_figures_that_are_no_numbers_stay_out_of_front_and_learning() -> None:
+    toy = Toy(LARGE, limit=0.5)
+    # The cheap figure is unknown for a third of all networks, the best ones among them; some features are, too.
+    unknown = float(np.quantile(toy.cost(LARGE.sample(4000, np.random.default_rng(0))), 0.33))
+    for strategy in ("predictor", "local", "regularized-evolution", "nsga2"):
+        result = search(
+            LARGE,
+            [
+                Objective("worth", toy.worth, maximize=True, costly=True),
+                Objective("cost", lambda genomes: np.where(toy.cost(genomes) < unknown, np.nan, toy.cost(genomes))),
+            ],
+            evaluations=48,
+            strategy=strategy,
+            features=lambda genomes: np.where(genomes[:, :1] == 0, np.inf, 1.0),
+        )
+        assert np.isfinite(result.history["cost"]).all()
+        assert len(result.front)
+
+
+def test_a_cheap_figure_that_nothing_has_is_said_so() -> None:
+    with pytest.raises(InputError, match="cost: evaluate gives no network a finite value"):
+        search(LARGE, [Objective("cost", lambda genomes: np.full(len(genomes), np.nan))])
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    toy = Toy(LARGE, limit=0.5)
+    bounds = Constraint("cost", upper=np.float32(toy.limit), lower=np.int64(0))  # type: ignore[arg-type]
+    objectives = [Objective("worth", toy.worth, maximize=True, costly=True), Objective("cost", toy.cost)]
+    result = search(LARGE, objectives, [bounds], evaluations=4, seed=np.int64(3), ledger=tmp_path / "ledger.db")  # type: ignore[arg-type]
+    assert result.evaluations == 4
+    with pytest.raises(InputError, match="seed must be a whole number from 0 on, got -1"):
+        search(LARGE, objectives, evaluations=4, seed=-1)
