@@ -73,7 +73,7 @@ class LearnedPredictor:
     def predict(self, genomes: Genomes) -> tuple[Values, Values]:
         """Return mean and standard deviation of an evaluation, its noise included, ``float64[n]`` each."""
         raw = self._features(genomes, None if self._known is None else self._known(genomes))
-        return self._regression.mean(raw), self._regression.std(raw, of_evaluation=True)
+        return self._regression.predict(raw, of_evaluation=True)
 
 
 def network_costs(space: NetworkSpace) -> Callable[[Genomes], Values]:

@@ -50,21 +50,28 @@ def save(frame: pd.DataFrame, name: str) -> None:
 
 
 def median_interval(values: Values) -> tuple[float, float, float]:
-    """Return the median of ``float64[n]``, which may hold infinities, and its 95 % interval by bootstrap."""
-    draws = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
-    # "lower": no mean of a number and infinity.
-    medians = np.quantile(values[draws], 0.5, axis=1, method="lower")
-    low, high = np.quantile(medians, [0.025, 0.975], method="lower")
+    """Return the median of ``float64[n]`` and its 95 % interval by bootstrap."""
+    medians = np.median(values[draws(len(values))], axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
     return float(np.median(values)), float(low), float(high)
+
+
+def draws(n: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Return 2000 draws of `n` rows with replacement, ``int64[2000, n]``."""
+    return np.random.default_rng(seed).integers(n, size=(2000, n))
+
+
+def commit() -> str:
+    """Return the commit that is checked out."""
+    describe = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    return subprocess.run(describe, cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def provenance() -> None:
     """Write what the figures depend on besides settings and data."""
-    describe = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    commit = subprocess.run(describe, cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
     packages = ("numpy", "scipy", "scikit-learn", "torch", "pymoo", "moocore", "optuna")
     found = {
-        "commit": commit,
+        "commit": commit(),
         "cpu": parse_device("cpu").fingerprint().cpu_model,
         "python": platform.python_version(),
         **{name: version(name) for name in packages},

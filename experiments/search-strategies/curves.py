@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from common import Study, Values, save, say
+from common import Study, Values, median_interval, save, say
 from macro import read_table
 from oracle import macs_function, ofa_space, read_all
 from threadpoolctl import threadpool_limits
@@ -34,9 +34,14 @@ def learn(study: Study) -> None:
             rows += _curve(study, name, of, genomes, accuracy, macs)
     frame = pd.DataFrame(rows)
     figures = ["kendall_tau", "kendall_tau_in_bands", "rmse", "within_2_std_percent", "fit_seconds"]
-    grouped = frame.groupby(["table", "predictor", "rows"], sort=False)[figures]
-    summary = grouped.mean().join(grouped[["kendall_tau", "rmse"]].std(), rsuffix="_std").reset_index()
-    save(summary, "curves")
+    rows = []
+    for key, part in frame.groupby(["table", "predictor", "rows"], sort=False):
+        row: dict[str, object] = dict(zip(("table", "predictor", "rows"), key, strict=True))
+        for figure in [figure for figure in figures if part[figure].notna().any()]:
+            median, low, high = median_interval(part[figure].to_numpy())
+            row |= {figure: median, f"{figure}_low_95": low, f"{figure}_high_95": high}
+        rows.append(row)
+    save(pd.DataFrame(rows), "curves")
 
 
 def _look_up(genomes: Genomes, values: Values) -> Callable[[Genomes], Values]:

@@ -19,9 +19,11 @@ _COLOURS = {
     "regularized-evolution": "#b5379b",
     "tpe": "#8c6d31",
     "gp": "#c23b22",
+    "predictor, no networks": "#14323f",
+    "linas, more mutation": "#e8b98a",
     "random": "0.5",
 }
-_MARKERS = dict(zip(_COLOURS, "osD^vPX*.", strict=True))
+_MARKERS = dict(zip(_COLOURS, "osD^vPX*pd.", strict=True))
 
 
 def draw(study: Study) -> None:

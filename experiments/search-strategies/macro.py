@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import Study, Values, median_interval, save
-from race import RaceProblem, Run, race
+from race import RaceProblem, Run, race, save_runs
 
 from nas.engine.pareto import front_rows
 from search_spaces.space import Genomes, SearchSpace
@@ -106,9 +106,11 @@ def search_macro(study: Study) -> None:
     """Run all strategies, and judge what each would hand back after some evaluations."""
     table = read_table(study.data)
     exact = front_rows(np.stack([-table.mean, table.flops], axis=1))
+    runs = race(study, "macro", problem)
+    save_runs(runs, "macro_runs")
     rows = [
         {"strategy": run.strategy, "evaluations": n} | _judged(study, table, run, n, exact)
-        for run in race(study, "macro", problem)
+        for run in runs
         for n in _MARKS
         if n <= len(run.accuracy)
     ]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import Study, Values, say
+from common import Study, Values, commit, save, say
+from variants import add_variants
 
 from nas import Objective, search
 from nas.files import make_folder, write_atomic
@@ -33,6 +34,7 @@ class Run:
         genomes: evaluated ones in order, ``int16[n, n_genes]``.
         accuracy, cost: as the search saw them, ``float64[n]``.
         seconds: that the whole search took on one core.
+        commit: of the code that ran it.
     """
 
     strategy: str
@@ -41,6 +43,7 @@ class Run:
     accuracy: Values
     cost: Values
     seconds: float
+    commit: str
 
 
 Make = Callable[[Study], RaceProblem]
@@ -77,6 +80,7 @@ def _run(study: Study, folder: Path, make: Make, strategy: str, seed: int, evalu
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(1)
+    add_variants()
     with threadpool_limits(1):
         problem = make(study)
         start = time.process_time()
@@ -87,7 +91,7 @@ def _run(study: Study, folder: Path, make: Make, strategy: str, seed: int, evalu
         history = search(problem.space, objectives, evaluations=evaluations, strategy=strategy, seed=seed).history
         seconds = time.process_time() - start
     genomes = [" ".join(map(str, genome)) for genome in history["genome"]]
-    table = history[["accuracy", "cost"]].assign(genome=genomes, seconds=seconds)
+    table = history[["accuracy", "cost"]].assign(genome=genomes, seconds=seconds, commit=commit())
     write_atomic(_path(folder, strategy, seed, evaluations), table.to_csv(index=False))
     return seconds
 
@@ -95,6 +99,22 @@ def _run(study: Study, folder: Path, make: Make, strategy: str, seed: int, evalu
 def _read(path: Path, strategy: str, seed: int) -> Run:
     table = pd.read_csv(path)
     genomes = np.array([row.split() for row in table["genome"]], dtype=np.int16)
+    first = table.iloc[0]
     return Run(
-        strategy, seed, genomes, table["accuracy"].to_numpy(), table["cost"].to_numpy(), float(table["seconds"].iloc[0])
+        strategy,
+        seed,
+        genomes,
+        table["accuracy"].to_numpy(),
+        table["cost"].to_numpy(),
+        float(first["seconds"]),
+        str(first["commit"]),
     )
+
+
+def save_runs(runs: list[Run], name: str) -> None:
+    """Write how long the runs took, and the commit that made them."""
+    table = pd.DataFrame(
+        {"strategy": run.strategy, "seconds": run.seconds, "commit": run.commit, "runs": 1} for run in runs
+    )
+    groups = table.groupby(["strategy", "commit"], sort=False)
+    save(groups.agg({"seconds": "median", "runs": "sum"}).reset_index(), name)

@@ -1,7 +1,7 @@
 """The inner loop: NSGA-II over exact and predicted figures, whole generations at a time.
 
 Sorting and crowding are pymoo's. Its own loop keeps an object per individual, which costs more than any of the figures
-here (see ``experiments/search-speed``); so selection, variation, repair and the search for repeats are done on arrays.
+here (see ``experiments/search-strategies``); so selection, variation, repair and finding repeats are done on arrays.
 """
 
 from __future__ import annotations

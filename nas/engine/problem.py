@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.engine.objectives import Constraint, Evaluate, Objective, check_request
-from search_spaces.errors import InputError, ToolError
+from search_spaces.errors import InputError, MachineError, ToolError
 from search_spaces.space import Genomes, SearchSpace
 
 Values = npt.NDArray[np.float64]
@@ -181,11 +181,11 @@ def call_costly(name: str, function: Evaluate, genome: Genomes) -> float | str:
     """Return a costly figure of one genome ``int16[1, n_genes]``, or in words why there is none.
 
     Raises:
-        ToolError: what the function itself explains so; it is not this network's fault.
+        InputError, MachineError: what the function itself explains so; it is not this network's fault.
     """
     try:
         result = np.asarray(function(genome.copy()))
-    except ToolError:
+    except (InputError, MachineError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a user's function raises is the network's failure
         return f"{name} raised {described(error)}"

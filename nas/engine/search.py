@@ -20,6 +20,7 @@ from search_spaces.errors import CheckError, InputError, unknown_name
 from search_spaces.space import Genomes, SearchSpace
 
 _FAILURES_ALLOWED = 5  # and always as many as there are successes
+_HOPE = 16
 _ROUNDS_WITHOUT_GAIN = 3
 _EMPTY_ROUNDS = 100_000  # of a strategy that asks for what is known; a replay takes one per round
 
@@ -122,6 +123,7 @@ class Search:
         self._rows: dict[Genes, Evaluation] = {}
         self._round = 0
         self._replayed = False
+        self._queue: list[Genes] = []
         self._gains: list[float] = []
         if self._records is not None:
             self._start_from(*self._records.earlier())
@@ -140,6 +142,8 @@ class Search:
         Returns:
             None at all when the strategy has exhausted what it finds, or the ledger knew all `n`.
         """
+        if self._queue:
+            return self._from_queue(n)
         for _ in range(_EMPTY_ROUNDS):
             if n <= 0:
                 break
@@ -162,7 +166,8 @@ class Search:
             new = [genes for genes in asked if genes not in known]
             if new:
                 n -= len(known) + self._take_leftovers(new)
-                return np.array(new[: max(n, 0)], dtype=np.int16).reshape(-1, self._problem.space.n_genes)
+                self._queue = new
+                return self._from_queue(n)
             self._absorb({})
             n -= len(asked)
         return np.empty((0, self._problem.space.n_genes), dtype=np.int16)
@@ -207,9 +212,8 @@ class Search:
         outcomes: dict[Genes, Outcome] = {}
         try:
             for done, genes in enumerate(asked, start=1):
-                outcome = self._evaluated(genes)
-                outcomes[genes] = outcome
-                self._refuse_failures(outcomes)
+                outcomes[genes] = self._evaluated(genes)
+                self._refuse_failures(outcomes, hope=min(len(asked) - done, _HOPE))
                 progress(done, len(asked))
         finally:
             # Also when it is interrupted: what is finished is known.
@@ -223,6 +227,12 @@ class Search:
         """Return whether the strategy expected less relative gain than this in the last three rounds."""
         last = self._gains[-_ROUNDS_WITHOUT_GAIN:]
         return len(last) == _ROUNDS_WITHOUT_GAIN and max(last) < min_gain
+
+    def _from_queue(self, n: int) -> Genomes:
+        """Hand out at most `n` of the networks that the strategy has asked for; the others come next."""
+        waiting = [genes for genes in self._queue if genes not in self._rows]
+        handed, self._queue = waiting[: max(n, 0)], waiting[max(n, 0) :]
+        return np.array(handed, dtype=np.int16).reshape(-1, self._problem.space.n_genes)
 
     def _new(self, genomes: npt.ArrayLike) -> list[Genes]:
         """Return genomes that are canonical, distinct and not told yet, or refuse them."""
@@ -261,7 +271,8 @@ class Search:
         passed = {*self._rows, *self._held, *asked}
         left = {genes: self._find(genes) for genes in self._records.own() if genes not in passed}
         left = {genes: outcome for genes, outcome in left.items() if self._is_complete(outcome)}
-        self._absorb(left)
+        if left:
+            self._absorb(left)
         return len(left)
 
     def _absorb(self, outcomes: dict[Genes, Outcome]) -> None:
@@ -276,8 +287,9 @@ class Search:
         genomes = np.array(finished, dtype=np.int16)
         values = self._problem.cheap(genomes)
         for row, genes in enumerate(finished):
-            for metric, value in both[genes].values.items():
-                values[row, metric] = value
+            if both[genes].failure is None:
+                for metric, value in both[genes].values.items():
+                    values[row, metric] = value
             asked_in, why = self._asked.get(genes, (max(self._round, 1), "told"))
             self._rows[genes] = Evaluation(genes, asked_in, why, values[row], both[genes].failure)
         self._tell_strategy(genomes, values)
@@ -294,11 +306,12 @@ class Search:
             self._rows[genes] = Evaluation(genes, 0, "in the ledger before", row, None)
         self._tell_strategy(genomes, values)
 
-    def _refuse_failures(self, also: Mapping[Genes, Outcome]) -> None:
+    def _refuse_failures(self, also: Mapping[Genes, Outcome], *, hope: int = 0) -> None:
+        """Raise if most have failed, and would have even if as many as `hope` succeeded next."""
         own = [row.failure for row in self._rows.values() if row.round > 0]
         own += [outcome.failure for outcome in also.values()]
         failures = [failure for failure in own if failure is not None]
-        if len(failures) >= _FAILURES_ALLOWED and 2 * len(failures) > len(own):
+        if len(failures) >= _FAILURES_ALLOWED and 2 * len(failures) > len(own) + hope:
             raise CheckError(
                 f"{len(failures)} of {len(own)} evaluations failed, the last one with: {failures[-1]}; "
                 "what succeeded is kept; mend the function and search again with another seed or an empty ledger"

@@ -86,11 +86,13 @@ class ChosenRegression:
         """Return the expected value ``float64[n]``, or the median where values are warped; the quick part."""
         return self._warp.back(self._fitted.mean(self._scaling(raw)))
 
-    def std(self, raw: Matrix, *, of_evaluation: bool = False) -> Values:
-        """Return the standard deviation of the function, ``float64[n]``, or that of an evaluation, which has noise."""
+    def predict(self, raw: Matrix, *, of_evaluation: bool = False) -> tuple[Values, Values]:
+        """Return `mean`, and the standard deviation of the function, or that of an evaluation, which has noise."""
         x = self._scaling(raw)
-        std, mean = self._fitted.std(x), self._fitted.mean(x)
-        return (np.hypot(std, self._fitted.noise) if of_evaluation else std) * self._warp.slope(mean)
+        mean, std = self._fitted.mean(x), self._fitted.std(x)
+        if of_evaluation:
+            std = np.hypot(std, self._fitted.noise)
+        return self._warp.back(mean), std * self._warp.slope(mean)
 
     def draw(self, raw: Matrix, n_draws: int, rng: np.random.Generator) -> Values:
         """Return functions that the rows allow, each at all features: ``float64[n_draws, n]``."""

@@ -8,6 +8,7 @@ differs from the public code: genomes are canonical, no network is evaluated twi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,22 @@ _RIDGE_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 _SVR_COSTS = (1.0, 3.0, 10.0, 30.0, 100.0)
 
 
-class Linas:
-    """The published loop."""
+def _mutation() -> PM:
+    return PM(prob=0.02, eta=20, vtype=float, repair=RoundingRepair())
 
-    def __init__(self, problem: Problem, seed: int) -> None:
+
+class Linas:
+    """The published loop.
+
+    Args:
+        problem: what is searched.
+        seed: of all draws.
+        mutation: pymoo's operator; the published code names 0.02, which that library has once taken as a share of
+            genes and now takes as a share of networks.
+    """
+
+    def __init__(self, problem: Problem, seed: int, *, mutation: Callable[[], PM] = _mutation) -> None:
+        self._mutation = mutation
         self._problem = problem
         self._archive = Archive(problem)
         self._rng = np.random.default_rng(seed)
@@ -72,7 +85,7 @@ class Linas:
             "pop_size": _POPULATION,
             "sampling": IntegerRandomSampling(),
             "crossover": SBX(prob=0.9, eta=15, vtype=float, repair=RoundingRepair()),
-            "mutation": PM(prob=0.02, eta=20, vtype=float, repair=RoundingRepair()),
+            "mutation": self._mutation(),
             "eliminate_duplicates": True,
         }
         m = problem.n_objectives

@@ -37,20 +37,19 @@ class OptunaSearch:
         self._archive = Archive(problem)
         self._rng = np.random.default_rng(seed)
         self._trials: dict[bytes, Trial] = {}
+        self._told: dict[bytes, tuple[list[float], dict[str, float]]] = {}
         with _quiet():
             self._study: Study = create_study(sampler=sampler(seed), directions=["minimize"] * problem.n_objectives)
 
     def ask(self, n: int) -> Proposal:
         """Return one network: the sampler's, or a random one where it finds nothing new in a bounded time."""
-        from optuna.trial import TrialState
-
         with _quiet():
             for _ in range(_TRIES):
                 trial = self._study.ask(_distributions(self._problem))
                 options = np.array([[trial.params[name] for name in self._problem.space.names]], dtype=np.int16)
                 genomes = self._archive.fresh(self._problem.space.canonical(options))
                 if not len(genomes):
-                    self._study.tell(trial, state=TrialState.FAIL)
+                    self._repeat(trial, self._problem.space.canonical(options)[0])
                 elif self._problem.keeps_bounds(genomes)[0]:
                     self._archive.take(genomes)
                     self._trials[genomes[0].tobytes()] = trial
@@ -68,6 +67,7 @@ class OptunaSearch:
         distributions = _distributions(self._problem)
         with _quiet():
             for genome, figures, broken in zip(genomes, minimised, bounds, strict=True):
+                self._told[genome.tobytes()] = figures, broken
                 trial = self._trials.pop(genome.tobytes(), None)
                 if trial is not None:
                     self._finish(trial, figures, broken)
@@ -76,6 +76,16 @@ class OptunaSearch:
                     self._study.add_trial(
                         create_trial(values=figures, params=params, distributions=distributions, constraints=broken)
                     )
+
+    def _repeat(self, trial: Trial, genome: Genomes) -> None:
+        """Tell what is known of a network already, as other settings of genes that it does not have."""
+        from optuna.trial import TrialState
+
+        known = self._told.get(genome.tobytes())
+        if known is None:
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            self._finish(trial, *known)
 
     def _refuse(self, trial: Trial, genomes: Genomes) -> None:
         """Tell by how much a network breaks the cheap bounds, without evaluating it: it is as bad as the worst."""

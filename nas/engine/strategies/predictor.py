@@ -26,6 +26,7 @@ from predictors.regression.chosen import REGRESSIONS, ChosenRegression
 from search_spaces.space import Genomes
 
 _FIRST_POOL = 4000
+_RANDOM_POOL = 20_000
 _DRAWS = 24
 _CANDIDATES = 600
 _OPTIMISM = (0.0, 1.0)
@@ -83,15 +84,16 @@ class PredictorSearch:
         problem = self._problem
         if problem.everything is not None:
             return known.fresh(problem.everything)
-        pool = feasible_pool(problem, _FIRST_POOL, self._rng, found=known.genomes)
         if self._evolution is None:
-            return known.fresh(pool)
+            # As many as the inner searches would look at.
+            return known.fresh(feasible_pool(problem, _RANDOM_POOL, self._rng, found=known.genomes))
+        pool = feasible_pool(problem, _FIRST_POOL, self._rng, found=known.genomes)
         feasible = known.genomes[problem.feasible(known.values)]
         start = problem.space.unique(np.concatenate([feasible, pool]))[: len(feasible) + self._evolution.population]
         if not len(start):
             return start
         found = [
-            evolve(problem.space, partial(self._score, optimism=optimism), start, self._evolution, self._rng)
+            evolve(problem.space, partial(self.score, optimism=optimism), start, self._evolution, self._rng)
             for optimism in (_OPTIMISM if self._fits else (0.0,))
         ]
         last = np.concatenate([genomes for genomes, _, _ in found])
@@ -130,18 +132,20 @@ class PredictorSearch:
 
     def _thinned(self, candidates: Genomes, values: Values, x: Matrix) -> tuple[Values, Matrix, Genomes]:
         """Return the candidates whose optimistic predictions stand out: joint draws are quadratic in their number."""
-        minimised, violation = self._score(candidates, optimism=1.0)
+        minimised, violation = self.score(candidates, optimism=1.0)
         rows = best_rows(minimised, violation, n=_CANDIDATES)
         return values[rows], x[rows], candidates[rows]
 
-    def _score(self, genomes: Genomes, *, optimism: float) -> tuple[Values, Values]:
+    def score(self, genomes: Genomes, *, optimism: float) -> tuple[Values, Values]:
         """Return objectives and violations, costly metrics taken as predicted."""
         values = self._problem.cheap(genomes)
         x = self._features(genomes, values)
         for metric, fit in self._fits.items():
-            values[:, metric] = fit.mean(x)
             if optimism:
-                values[:, metric] -= self._problem.sign(metric) * optimism * fit.std(x)
+                mean, std = fit.predict(x)
+                values[:, metric] = mean - self._problem.sign(metric) * optimism * std
+            else:
+                values[:, metric] = fit.mean(x)
         violation = self._problem.violations(values).sum(axis=1)
         minimised = self._problem.minimised(values)
         unknown = ~np.isfinite(values).all(axis=1)
@@ -165,7 +169,9 @@ class PredictorSearch:
             order = np.argsort(cost, kind="stable")
             chosen = np.concatenate([known, rest[order[_spaced(cost[order], n - n_known, self._rng)]]])
         taken.take(chosen)
-        return chosen
+        # Not in the order of cost: should the small ones fail, others have their turn before the search gives up.
+        shuffled: Genomes = np.concatenate([chosen[:n_known], self._rng.permutation(chosen[n_known:])])
+        return shuffled
 
 
 def _first_sample(problem: Problem) -> int:

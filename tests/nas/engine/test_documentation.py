@@ -18,7 +18,11 @@ def test_the_examples_run(tmp_path: Path) -> None:
     for example in examples:
         for _ in range(2):  # the first one goes on from its ledger
             done = subprocess.run(
-                [sys.executable, "-W", "error", "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
+                [sys.executable, "-W", "error", "-c", example],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert done.returncode == 0, done.stderr
             assert "accuracy" in done.stdout

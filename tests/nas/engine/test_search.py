@@ -534,9 +534,32 @@ def test_a_network_that_failed_without_being_asked_for_is_not_asked_for() -> Non
 
 def test_failures_end_the_search_before_the_batch_does() -> None:
     toy = Toy(LARGE, limit=0.5)
-    with pytest.raises(CheckError, match="5 of 5 evaluations failed"):
+    with pytest.raises(CheckError, match="17 of 17 evaluations failed"):
         run(toy, worth := Counted(toy, lambda call, genome: ValueError("no")), evaluations=200, strategy="random")
-    assert len(worth.seen) == 5
+    assert len(worth.seen) == 17
+
+
+def test_failures_of_one_kind_of_networks_do_not_end_the_search() -> None:
+    toy = Toy(LARGE, limit=1.0)
+    cheap = float(np.quantile(toy.cost(LARGE.sample(4000, np.random.default_rng(0))), 0.2))
+    fails = Counted(toy, lambda call, genome: ValueError("too small") if toy.cost(genome[None])[0] < cheap else None)
+    history = run(toy, fails, evaluations=40).history
+    assert 3 < history["failure"].notna().sum() < 20
+    assert len(history) == 40
+
+
+def test_another_search_s_success_does_not_undo_a_failure(tmp_path: Path) -> None:
+    toy = Toy(LARGE, limit=0.5)
+    ledger = tmp_path / "ledger.db"
+    first = run(
+        toy, Counted(toy, lambda call, genome: ValueError("no") if call == 3 else None), evaluations=8, ledger=ledger
+    )
+    failed = first.history["genome"][first.history["failure"].notna()].tolist()
+    other = Search(LARGE, [Objective("worth", toy.worth, maximize=True, costly=True)], seed=9, ledger=ledger)
+    other.evaluate(failed)
+    again = run(toy, unused := Counted(toy), evaluations=8, ledger=ledger)
+    pd.testing.assert_frame_equal(again.history, first.history)
+    assert not unused.seen
 
 
 def test_what_was_finished_before_an_interruption_is_known() -> None:
