@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import platform
 import shutil
 import subprocess
 import sys
@@ -11,15 +11,12 @@ import tempfile
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from nas.data import ImageData
 from nas.devices import Device, parse_device
 from nas.files import make_folder, write_atomic
 from nas.lut import measure_networks
@@ -29,6 +26,11 @@ from search_spaces.space import Genomes
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share is a package that is never installed
+
+from experiments.study import draws, save_table, say  # noqa: E402
+
+save = functools.partial(save_table, RESULTS)
 
 Rows = list[dict[str, Any]]
 Values = npt.NDArray[np.float64]
@@ -103,21 +105,9 @@ def nas(*arguments: object) -> dict[str, Any]:
     return value
 
 
-def say(text: str) -> None:
-    """Tell how far the study is."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def save(frame: pd.DataFrame, name: str) -> None:
-    """Write a table of results."""
-    RESULTS.mkdir(exist_ok=True)
-    write_atomic(RESULTS / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
-
-
 def bootstrap(n_rows: int, statistic: Callable[[npt.NDArray[np.int64]], float]) -> tuple[float, float, float]:
     """Return a statistic of rows ``int64[n]`` and its 95 % interval over 2000 draws of the rows."""
-    draws = np.random.default_rng(0).integers(n_rows, size=(2000, n_rows))
-    low, high = np.quantile([statistic(rows) for rows in draws], [0.025, 0.975])
+    low, high = np.quantile([statistic(rows) for rows in draws(n_rows)], [0.025, 0.975])
     return float(statistic(np.arange(n_rows))), float(low), float(high)
 
 
@@ -132,21 +122,3 @@ def measured_ms(study: Study, run: Run, genomes: Genomes) -> Values:
 def ids(run: Run, genomes: Genomes) -> list[str]:
     """Return the names of genomes ``int16[n, n_genes]``."""
     return [run.space.architecture(genome).id for genome in genomes]
-
-
-def provenance(data: ImageData) -> dict[str, str]:
-    """Return what the figures depend on."""
-    describe = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    commit = subprocess.run(describe, cwd=HERE, capture_output=True, text=True, check=False).stdout
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    packages = ("torch", "onnxruntime", "numpy", "scikit-learn", "pymoo", "pillow")
-    return {
-        "commit": commit.strip(),
-        "cpu": cpu,
-        "python": platform.python_version(),
-        "data_hash": data.content_hash,
-        **{name: version(name) for name in packages},
-    }

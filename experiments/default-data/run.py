@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import worth
 from budgets import keep_budgets
-from common import RESULTS, Study, provenance, save, say
+from common import RESULTS, Study, save
 from figure import draw
 from scipy import stats
 from spread import measure_spread
 
+from experiments.study import provenance, run_parts
 from nas.run import Run
 
 
@@ -115,8 +115,9 @@ def reads(study: Study) -> None:
 
 def origin(study: Study) -> None:
     """Write what the figures depend on."""
-    found = provenance(study.run(study.config["seeds"][0]).load_data())
-    save(pd.DataFrame({"what": found.keys(), "value": found.values()}), "provenance")
+    data = study.run(study.config["seeds"][0]).load_data()
+    packages = ("torch", "onnxruntime", "numpy", "scikit-learn", "pymoo", "pillow")
+    save(provenance(packages, data_hash=data.content_hash), "provenance")
 
 
 PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
@@ -134,21 +135,10 @@ PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
 
 
 def main() -> None:
-    """Run the parts that were asked for, all of them by default."""
+    """Run the study."""
     parser = argparse.ArgumentParser(description="The study of the default data set.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; all by default")
     parser.add_argument("--work", type=Path, default=Path("runs/default-data"), help="where the runs are kept")
-    arguments = parser.parse_args()
-    unknown = [part for part in arguments.parts if part not in PARTS]
-    if unknown:
-        parser.error(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
-    study = Study.load(arguments.work)
-    for part in arguments.parts or PARTS:
-        file, function = PARTS[part]
-        if (RESULTS / file).exists():
-            say(f"{part}: done, {os.path.relpath(RESULTS / file)} is there")
-        else:
-            function(study)
+    run_parts(PARTS, RESULTS, parser, lambda arguments: Study.load(arguments.work))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from common import Study, bootstrap, ids, save, say
+from common import Study, bootstrap, ids, save
 from scipy.stats import spearmanr
 
+from experiments.study import say
 from nas.run import Run
 from predictors.additive import AdditiveCost
 from predictors.latency import LatencyPredictor

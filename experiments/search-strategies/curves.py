@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from common import Study, Values, median_interval, save, say
+from common import Study, Values, median_interval, save
 from macro import read_table
 from oracle import macs_function, ofa_space, read_all
 from threadpoolctl import threadpool_limits
 
+from experiments.study import say
 from predictors.accuracy import LearnedPredictor
 from predictors.quality import kendall_tau
 from predictors.regression.chosen import REGRESSIONS

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import Study, Values, draws, median_interval, save, say
+from common import Study, Values, median_interval, save
 from oracle import Oracle, Trace, macs_function, ofa_space, read_all, read_trace
 from race import RaceProblem, Run, race, save_runs
 
+from experiments.study import draws, say
 from nas.engine.pareto import front_rows, hypervolume
 from predictors.quality import kendall_tau
 from search_spaces.space import Genomes, SearchSpace

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import Study, Values, commit, save, say
+from common import Study, Values, save
 from variants import add_variants
 
+from experiments.study import commit, say
 from nas import Objective, search
 from nas.files import make_folder, write_atomic
 from search_spaces.space import Genomes, SearchSpace

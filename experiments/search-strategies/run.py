@@ -7,19 +7,26 @@ goes on; delete results/ and the folder of --work to start over: searches that a
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from common import RESULTS, Study, provenance, say
+from common import RESULTS, Study, save
 from curves import learn
 from figure import draw
 from macro import search_macro
 from ofa import oracle, published, search_ofa
 from speed import measure_speed
 
+from experiments.study import provenance, run_parts
+
+
+def origin(study: Study) -> None:
+    """Write what the figures depend on."""
+    save(provenance(("numpy", "scipy", "scikit-learn", "torch", "pymoo", "moocore", "optuna")), "provenance")
+
+
 PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
-    "origin": ("provenance.csv", lambda study: provenance()),
+    "origin": ("provenance.csv", origin),
     "speed": ("speed_memory.csv", measure_speed),
     "published": ("ofa_published.csv", published),
     "oracle": ("ofa_oracle.csv", oracle),
@@ -31,22 +38,11 @@ PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
 
 
 def main() -> None:
-    """Run the parts that were asked for, all of them by default."""
+    """Run the study."""
     parser = argparse.ArgumentParser(description="The study of search strategies and accuracy predictors.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; all by default")
     parser.add_argument("--data", type=Path, required=True, help="folder with dynast_mbnv3/ and nas_bench_macro/")
     parser.add_argument("--work", type=Path, default=Path("runs/search-strategies"), help="where the runs are kept")
-    arguments = parser.parse_args()
-    unknown = [part for part in arguments.parts if part not in PARTS]
-    if unknown:
-        parser.error(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
-    study = Study.load(arguments.data, arguments.work)
-    for part in arguments.parts or PARTS:
-        file, function = PARTS[part]
-        if (RESULTS / file).exists():
-            say(f"{part}: done, {os.path.relpath(RESULTS / file)} is there")
-        else:
-            function(study)
+    run_parts(PARTS, RESULTS, parser, lambda arguments: Study.load(arguments.data, arguments.work))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import HERE, Study, Values, save, say
+from common import HERE, Study, Values, save
 from oracle import ofa_space
 from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.core.problem import Problem as PymooProblem
@@ -26,6 +26,7 @@ from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.optimize import minimize
 from threadpoolctl import threadpool_limits
 
+from experiments.study import say
 from nas.engine.evolution import Evolution, evolve
 from nas.engine.objectives import Constraint, Objective
 from nas.engine.problem import Problem

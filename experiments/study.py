@@ -1,0 +1,78 @@
+"""What all studies do alike: parts that go on where they were stopped, tables, where figures come from."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from nas.devices import parse_device
+from nas.files import make_folder, write_atomic
+
+Study = TypeVar("Study")
+Parts = Mapping[str, tuple[str, Callable[[Study], None]]]
+"""From the name of a part to the last file that it writes and what makes it."""
+
+
+def run_parts(
+    parts: Parts[Study], results: Path, parser: argparse.ArgumentParser, load: Callable[[argparse.Namespace], Study]
+) -> None:
+    """Run the parts that the command line names, all of them by default, but those whose files are there."""
+    known = ", ".join(parts)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {known}; all by default")
+    arguments = parser.parse_args()
+    unknown = [part for part in arguments.parts if part not in parts]
+    if unknown:
+        parser.error(f"unknown part {unknown[0]!r}; known: {known}")
+    study = load(arguments)
+    for part in arguments.parts or parts:
+        file, function = parts[part]
+        if (results / file).exists():
+            say(f"{part}: done, {os.path.relpath(results / file)} is there")
+        else:
+            function(study)
+
+
+def say(text: str) -> None:
+    """Tell how far the study is."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def save_table(results: Path, frame: pd.DataFrame, name: str) -> None:
+    """Write a table of results."""
+    make_folder(results)
+    write_atomic(results / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
+
+
+def draws(n: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Return 2000 bootstrap draws of `n` rows, ``int64[2000, n]``."""
+    return np.random.default_rng(seed).integers(n, size=(2000, n))
+
+
+def commit() -> str:
+    """Return the commit that is checked out; "-dirty" if what is tracked has been changed."""
+    describe = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    here = Path(__file__).parent
+    return subprocess.run(describe, cwd=here, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def provenance(packages: Sequence[str], **more: str) -> pd.DataFrame:
+    """Return what figures depend on besides settings: commit, processor, versions, and what the study adds."""
+    found = {
+        "commit": commit(),
+        "cpu": str(parse_device("cpu").fingerprint().cpu_model),
+        "python": platform.python_version(),
+        **more,
+        **{name: version(name) for name in packages},
+    }
+    return pd.DataFrame({"what": found.keys(), "value": found.values()})
