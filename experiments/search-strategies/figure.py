@@ -40,25 +40,17 @@ def _legend(axes: Axes) -> None:
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, frameon=False)
 
 
+def _plot(axes: Axes, table: pd.DataFrame, middle: str, low: str, high: str) -> None:
+    """Draw a figure against evaluations, a line and a band per strategy."""
+    for name, part in table.groupby("strategy", sort=False):
+        colour, marker = _COLOURS[str(name)], _MARKERS[str(name)]
+        axes.plot(part["evaluations"], part[middle], color=colour, marker=marker, markersize=4, label=name)
+        axes.fill_between(part["evaluations"], part[low], part[high], color=colour, alpha=0.15, linewidth=0)
+
+
 def _hypervolumes(axes: Axes) -> None:
     table = pd.read_csv(RESULTS / "ofa_hypervolume.csv").query("strategy in @_COLOURS")
-    for name, part in table.groupby("strategy", sort=False):
-        axes.plot(
-            part["evaluations"],
-            part["median"],
-            color=_COLOURS[str(name)],
-            marker=_MARKERS[str(name)],
-            markersize=4,
-            label=name,
-        )
-        axes.fill_between(
-            part["evaluations"],
-            part["quartile_1"],
-            part["quartile_3"],
-            color=_COLOURS[str(name)],
-            alpha=0.15,
-            linewidth=0,
-        )
+    _plot(axes, table, "median", "quartile_1", "quartile_3")
     trace = pd.read_csv(RESULTS / "ofa_published.csv").query("strategy == 'linas' and evaluations >= 50")
     axes.plot(trace["evaluations"], trace["hypervolume"], "k--", linewidth=1, label="linas, published trace")
     axes.set(
@@ -72,23 +64,8 @@ def _hypervolumes(axes: Axes) -> None:
 
 def _macro(axes: Axes) -> None:
     table = pd.read_csv(RESULTS / "macro.csv")
-    for name, part in table.groupby("strategy", sort=False):
-        axes.plot(
-            part["evaluations"],
-            part["front_covered_percent"],
-            color=_COLOURS[str(name)],
-            marker=_MARKERS[str(name)],
-            markersize=4,
-            label=name,
-        )
-        axes.fill_between(
-            part["evaluations"],
-            part["front_covered_percent_low_95"],
-            part["front_covered_percent_high_95"],
-            color=_COLOURS[str(name)],
-            alpha=0.15,
-            linewidth=0,
-        )
+    covered = "front_covered_percent"
+    _plot(axes, table, covered, f"{covered}_low_95", f"{covered}_high_95")
     known = pd.read_csv(RESULTS / "macro_known.csv").set_index("what")["value"]
     limit = known["front_covered_percent_by_whoever_evaluates_all"]
     axes.axhline(limit, color="k", linestyle="--", linewidth=1, label="whoever evaluates all 3,969")

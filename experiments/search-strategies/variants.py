@@ -15,7 +15,7 @@ from predictors.regression.chosen import REGRESSIONS
 def add_variants() -> None:
     """Make the variants known by name."""
     STRATEGIES["predictor, no networks"] = "variants:no_networks"
-    STRATEGIES["linas, more mutation"] = "variants:more_mutation"
+    STRATEGIES["linas, more mutation"] = "variants:MoreMutation"
 
 
 def no_networks(problem: Problem, seed: int) -> PredictorSearch:
@@ -23,8 +23,8 @@ def no_networks(problem: Problem, seed: int) -> PredictorSearch:
     return PredictorSearch(problem, seed, regressions=[name for name in REGRESSIONS if name != "mlp-ensemble"])
 
 
-def more_mutation(problem: Problem, seed: int) -> Linas:
-    """Return LINAS with the other reading of its mutation rate: every child, each gene with probability 0.02."""
-    return Linas(
-        problem, seed, mutation=lambda: PM(prob=1.0, prob_var=0.02, eta=20, vtype=float, repair=RoundingRepair())
-    )
+class MoreMutation(Linas):
+    """LINAS with the other reading of its mutation rate: every child, each gene with probability 0.02."""
+
+    def _mutation(self) -> PM:
+        return PM(prob=1.0, prob_var=0.02, eta=20, vtype=float, repair=RoundingRepair())

@@ -20,6 +20,8 @@ from search_spaces.errors import CheckError, InputError, unknown_name
 from search_spaces.space import Genomes, SearchSpace
 
 _FAILURES_ALLOWED = 5  # and always as many as there are successes
+# So many of the networks still to come may yet succeed: failures in a row must not end a batch that is mostly well, nor
+# may a large batch of nothing but failures be evaluated to its end.
 _HOPE = 16
 _ROUNDS_WITHOUT_GAIN = 3
 _EMPTY_ROUNDS = 100_000  # of a strategy that asks for what is known; a replay takes one per round

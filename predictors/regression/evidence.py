@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from predictors.regression.base import Values
 
+Groups = Sequence[slice]
+"""Columns of features, group by group."""
+
 _JITTER = 1e-8
 _STEPS = 60
 _MAX_ROWS = 200
@@ -37,18 +40,21 @@ class Variances:
     length: Values
     noise: float
 
-    def covariance(self, grams: Sequence[Values], distances: Sequence[Values]) -> Values:
-        """Return the prior covariance ``float64[n, p]`` without noise.
+    def covariance(self, x: Values, other: Values, groups: Groups, smooth: Sequence[Groups] = ()) -> Values:
+        """Return the prior covariance ``float64[n, p]`` of rows ``float64[n, k]`` with others, without noise."""
+        # One product for all linear parts: columns times the square root of their variance.
+        widths = np.sqrt(np.repeat(self.linear, [group.stop - group.start for group in groups]))
+        covariance: Values = (x * widths) @ (other * widths).T
+        for part in self._smooth([_squared_distances(x, other, columns) for columns in smooth]):
+            covariance += part
+        return covariance
 
-        Args:
-            grams: inner products of rows by group, ``float64[n, p]`` each.
-            distances: squared distances of rows by smooth part, ``float64[n, p]`` each.
-        """
-        parts = [variance * gram for variance, gram in zip(self.linear, grams, strict=True)]
-        for variance, length, squared in zip(self.smooth, self.length, distances, strict=True):
-            parts.append(variance * np.exp(-squared / (2.0 * length**2)))
-        total: Values = np.sum(parts, axis=0)
-        return total
+    def _smooth(self, distances: Sequence[Values]) -> list[Values]:
+        """Return the smooth parts of a covariance from squared distances."""
+        return [
+            variance * np.exp(-squared / (2.0 * length**2))
+            for variance, length, squared in zip(self.smooth, self.length, distances, strict=True)
+        ]
 
 
 def some_rows(n: int) -> npt.NDArray[np.int64]:
@@ -56,18 +62,24 @@ def some_rows(n: int) -> npt.NDArray[np.int64]:
     return np.arange(n) if n <= _MAX_ROWS else np.random.default_rng(0).choice(n, size=_MAX_ROWS, replace=False)
 
 
-def fit_variances(grams: Sequence[Values], distances: Sequence[Values], y: Values) -> tuple[Variances, float]:
-    """Maximise the evidence of standardised values ``float64[n]``; returns it too, as a logarithm up to a constant.
+def fit_variances(x: Values, y: Values, groups: Groups, smooth: Sequence[Groups] = ()) -> tuple[Variances, float]:
+    """Maximise the evidence; returns it too, as a logarithm up to a constant.
 
     Of very many rows `some_rows` decide: a few numbers are fitted, in time of the third power.
+
+    Args:
+        x: features ``float64[n, k]``.
+        y: standardised values ``float64[n]``.
+        groups: columns of the linear parts, one variance each.
+        smooth: columns of each smooth part.
     """
     from scipy.linalg import solve_triangular
     from scipy.optimize import minimize
 
     rows = some_rows(len(y))
-    if len(rows) < len(y):
-        pairs = np.ix_(rows, rows)
-        grams, distances, y = [gram[pairs] for gram in grams], [each[pairs] for each in distances], y[rows]
+    x, y = x[rows], y[rows]
+    grams = [x[:, group] @ x[:, group].T for group in groups]
+    distances = [_squared_distances(x, x, columns) for columns in smooth]
     n_linear, n_smooth = len(grams), len(distances)
     priors = np.array([_LINEAR] * n_linear + [_SMOOTH] * n_smooth + [_LENGTH] * n_smooth + [_NOISE])
     center, width = np.log(priors[:, 0]), priors[:, 1]
@@ -81,12 +93,9 @@ def fit_variances(grams: Sequence[Values], distances: Sequence[Values], y: Value
 
     def objective(logs: Values) -> tuple[float, Values]:
         fitted = split(logs)
-        smooth = [
-            variance * np.exp(-squared / (2.0 * length**2))
-            for variance, length, squared in zip(fitted.smooth, fitted.length, distances, strict=True)
-        ]
         linear = [variance * gram for variance, gram in zip(fitted.linear, grams, strict=True)]
-        covariance = np.sum([*linear, *smooth], axis=0)
+        curved = fitted._smooth(distances)
+        covariance = np.sum([*linear, *curved], axis=0)
         covariance[np.diag_indices(len(y))] += fitted.noise + _JITTER
         root = np.linalg.cholesky(covariance)
         unroot = solve_triangular(root, identity, lower=True, check_finite=False)
@@ -96,12 +105,21 @@ def fit_variances(grams: Sequence[Values], distances: Sequence[Values], y: Value
         value = 0.5 * y @ weights + np.log(np.diag(root)).sum() + 0.5 * away @ away
         slope = np.outer(weights, weights) - inverse
         stretched = [
-            part * squared / length**2 for part, squared, length in zip(smooth, distances, fitted.length, strict=True)
+            part * squared / length**2 for part, squared, length in zip(curved, distances, fitted.length, strict=True)
         ]
-        slopes = [-0.5 * np.vdot(slope, part) for part in (*linear, *smooth, *stretched)]
+        slopes = [-0.5 * np.vdot(slope, part) for part in (*linear, *curved, *stretched)]
         slopes.append(-0.5 * fitted.noise * np.trace(slope))
         return float(value), np.array(slopes) + away / width
 
     bounds = [(middle - 6.0 * spread, middle + 6.0 * spread) for middle, spread in zip(center, width, strict=True)]
     found = minimize(objective, center, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS})
     return split(found.x), -float(found.fun)
+
+
+def _squared_distances(x: Values, other: Values, groups: Groups) -> Values:
+    """Return squared distances between rows over some columns, ``float64[n, p]``."""
+    total = np.zeros((len(x), len(other)))
+    for columns in groups:
+        left, right = x[:, columns], other[:, columns]
+        total += np.square(left).sum(axis=1)[:, None] + np.square(right).sum(axis=1) - 2.0 * left @ right.T
+    return np.maximum(total, 0.0)

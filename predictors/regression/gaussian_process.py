@@ -5,13 +5,12 @@ How much each part explains, and how noisy evaluations are, is fitted by evidenc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from predictors.regression.base import Regression, Scaling, Values
-from predictors.regression.evidence import Variances, fit_variances
+from predictors.regression.evidence import Groups, Variances, fit_variances
 from predictors.regression.ridge import fit_ridge
 
 _MAX_ROWS = 600  # a fit takes time of the third power of them
@@ -34,8 +33,8 @@ class GaussianProcess:
 
     rows: Values
     variances: Variances
-    groups: tuple[slice, ...]
-    smooth: tuple[Sequence[slice], ...]
+    groups: Groups
+    smooth: tuple[Groups, ...]
     inverse: Values
     weights: Values
     offset: float
@@ -72,17 +71,7 @@ class GaussianProcess:
         return drawn
 
     def _covariance(self, x: Values, other: Values) -> Values:
-        # One product for all linear parts: columns times the square root of their variance.
-        widths = np.concatenate(
-            [
-                np.full(group.stop - group.start, np.sqrt(variance))
-                for variance, group in zip(self.variances.linear, self.groups, strict=True)
-            ]
-        )
-        covariance: Values = (x * widths) @ (other * widths).T
-        for variance, length, part in zip(self.variances.smooth, self.variances.length, self.smooth, strict=True):
-            covariance += variance * np.exp(_squared_distances(x, other, part) / (-2.0 * length**2))
-        return covariance
+        return self.variances.covariance(x, other, self.groups, self.smooth)
 
 
 def fit_gaussian_process(x: Values, y: Values, scaling: Scaling, seed: int) -> Regression:
@@ -102,21 +91,10 @@ def fit_gaussian_process(x: Values, y: Values, scaling: Scaling, seed: int) -> R
             ]
         )
     )
-    grams = [x[:, group] @ x[:, group].T for group in scaling.groups]
-    distances = [_squared_distances(x, x, part) for part in smooth]
     standardised: Values = (y - offset) / scale
-    fitted, _ = fit_variances(grams, distances, standardised)
-    covariance = fitted.covariance(grams, distances)
+    fitted, _ = fit_variances(x, standardised, scaling.groups, smooth)
+    covariance = fitted.covariance(x, x, scaling.groups, smooth)
     covariance[np.diag_indices(len(x))] += fitted.noise + _JITTER
     inverse: Values = np.asarray(np.linalg.inv(covariance), dtype=np.float64)
     weights: Values = np.asarray(inverse @ standardised, dtype=np.float64)
     return GaussianProcess(x, fitted, scaling.groups, smooth, inverse, weights, offset, scale)
-
-
-def _squared_distances(x: Values, other: Values, part: Sequence[slice]) -> Values:
-    """Return squared distances between rows over some columns, ``float64[n, p]``."""
-    total = np.zeros((len(x), len(other)))
-    for columns in part:
-        left, right = x[:, columns], other[:, columns]
-        total += np.square(left).sum(axis=1)[:, None] + np.square(right).sum(axis=1) - 2.0 * left @ right.T
-    return np.maximum(total, 0.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from predictors.regression.base import Scaling, Values
-from predictors.regression.evidence import fit_variances, some_rows
+from predictors.regression.evidence import fit_variances
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,7 @@ def fit_ridge(x: Values, y: Values, scaling: Scaling, seed: int) -> Ridge:
         nothing = np.zeros((n_features, 0))
         return Ridge(np.zeros(n_features), np.zeros(n_features), nothing, np.zeros(0), offset, scale)
     standardised = (y - offset) / scale
-    rows = some_rows(len(y))
-    fitted, _ = fit_variances([x[rows, group] @ x[rows, group].T for group in scaling.groups], [], standardised[rows])
+    fitted, _ = fit_variances(x, standardised, scaling.groups)
     prior = np.empty(n_features)
     for group, variance in zip(scaling.groups, fitted.linear, strict=True):
         prior[group] = np.sqrt(variance)

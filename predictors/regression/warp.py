@@ -67,12 +67,11 @@ def fit_warp(x: Values, y: Values, scaling: Scaling) -> Warp:
         return Warp()
     rows = some_rows(len(y))
     x, y = x[rows], y[rows]
-    grams = [x[:, group] @ x[:, group].T for group in scaling.groups]
 
     def log_evidence(warp: Warp) -> float:
         z = warp(y)
         scale = float(z.std())
-        _, of_standardised = fit_variances(grams, [], (z - z.mean()) / scale)
+        _, of_standardised = fit_variances(x, (z - z.mean()) / scale, scaling.groups)
         return float(of_standardised - len(y) * np.log(scale) - np.log(warp.slope(z)).sum())
 
     warps = [

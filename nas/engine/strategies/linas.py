@@ -8,7 +8,6 @@ differs from the public code: genomes are canonical, no network is evaluated twi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,22 +35,15 @@ _RIDGE_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 _SVR_COSTS = (1.0, 3.0, 10.0, 30.0, 100.0)
 
 
-def _mutation() -> PM:
-    return PM(prob=0.02, eta=20, vtype=float, repair=RoundingRepair())
-
-
 class Linas:
     """The published loop.
 
     Args:
         problem: what is searched.
         seed: of all draws.
-        mutation: pymoo's operator; the published code names 0.02, which that library has once taken as a share of
-            genes and now takes as a share of networks.
     """
 
-    def __init__(self, problem: Problem, seed: int, *, mutation: Callable[[], PM] = _mutation) -> None:
-        self._mutation = mutation
+    def __init__(self, problem: Problem, seed: int) -> None:
         self._problem = problem
         self._archive = Archive(problem)
         self._rng = np.random.default_rng(seed)
@@ -75,6 +67,11 @@ class Linas:
     def tell(self, genomes: Genomes, values: Values) -> None:
         """Fit to these as well from now on."""
         self._archive.add(genomes, values)
+
+    def _mutation(self) -> PM:
+        # As the published code names it. pymoo has once taken this as a share of genes and now takes it as a share of
+        # networks.
+        return PM(prob=0.02, eta=20, vtype=float, repair=RoundingRepair())
 
     def _last_population(self) -> Genomes:
         problem, space = self._problem, self._problem.space

@@ -34,6 +34,7 @@ class OptunaSearch:
         from optuna import create_study
 
         self._problem = problem
+        self._distributions = _distributions(problem)
         self._archive = Archive(problem)
         self._rng = np.random.default_rng(seed)
         self._trials: dict[bytes, Trial] = {}
@@ -45,7 +46,7 @@ class OptunaSearch:
         """Return one network: the sampler's, or a random one where it finds nothing new in a bounded time."""
         with _quiet():
             for _ in range(_TRIES):
-                trial = self._study.ask(_distributions(self._problem))
+                trial = self._study.ask(self._distributions)
                 options = np.array([[trial.params[name] for name in self._problem.space.names]], dtype=np.int16)
                 genomes = self._archive.fresh(self._problem.space.canonical(options))
                 if not len(genomes):
@@ -64,7 +65,6 @@ class OptunaSearch:
 
         self._archive.add(genomes, values)
         minimised, bounds = self._problem.minimised(values).tolist(), self._bounds(values)
-        distributions = _distributions(self._problem)
         with _quiet():
             for genome, figures, broken in zip(genomes, minimised, bounds, strict=True):
                 self._told[genome.tobytes()] = figures, broken
@@ -74,7 +74,9 @@ class OptunaSearch:
                 else:
                     params = dict(zip(self._problem.space.names, genome.tolist(), strict=True))
                     self._study.add_trial(
-                        create_trial(values=figures, params=params, distributions=distributions, constraints=broken)
+                        create_trial(
+                            values=figures, params=params, distributions=self._distributions, constraints=broken
+                        )
                     )
 
     def _repeat(self, trial: Trial, genome: Genomes) -> None:

@@ -77,8 +77,9 @@ class PredictorSearch:
     def _candidates(self) -> Genomes:
         """Fit all costly metrics, and return networks that may be worth an evaluation, none of them taken."""
         known = self._archive
-        x = self._features(known.genomes, known.values)
-        groups = self._encode.groups((x.shape[1] - self._encode.width) // 2)
+        figures = self._problem.known_figures(known.genomes, known.values)
+        x = self._encode(known.genomes, figures).astype(np.float64)
+        groups = self._encode.groups(figures.shape[1])
         for metric, fit in self._fits.items():
             fit.fit(x, known.values[:, metric], groups)
         problem = self._problem
