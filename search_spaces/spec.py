@@ -6,12 +6,13 @@ A block family describes itself; counters, latency tables and exporters only ite
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from search_spaces.counting import Layer, check_precision
 from search_spaces.documents import canonical_json
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, unknown_name
 
 
 class BlockSpec(Protocol):
@@ -40,11 +41,80 @@ class BlockSpec(Protocol):
     def out_resolution(self) -> int:
         """Side of the output, pixels."""
 
+    def layers(self) -> tuple[Layer, ...]:
+        """The steps of the block in order, from which everything is counted."""
+
     def macs(self) -> int:
         """Multiply-accumulates of convolutions, linear layers and attention products, batch 1."""
 
     def params(self) -> int:
         """Learned parameters: weights, biases, norm scales and shifts; no running statistics."""
+
+    def activations(self) -> int:
+        """Elements written by convolutions, linear layers and attention products, batch 1."""
+
+    def peak_elements(self) -> int:
+        """Most elements of activations that are in memory at once, batch 1."""
+
+    def weight_bytes(self, precision: str) -> int:
+        """Size of the deployed weights: batch norms folded, matrices at the precision, see `search_spaces.counting`."""
+
+
+class Counted:
+    """Base of specs: everything that is counted, from `layers`."""
+
+    __slots__ = ()
+
+    family: ClassVar[str]
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the steps of the block in order."""
+        raise NotImplementedError
+
+    def macs(self) -> int:
+        """Return multiply-accumulates, batch 1."""
+        return sum(layer.macs for layer in self.layers())
+
+    def params(self) -> int:
+        """Return learned parameters."""
+        return sum(layer.weights + layer.vectors for layer in self.layers())
+
+    def activations(self) -> int:
+        """Return elements written by convolutions, linear layers and attention products, batch 1."""
+        return sum(layer.outputs for layer in self.layers())
+
+    def peak_elements(self) -> int:
+        """Return the most elements of activations that are in memory at once, batch 1."""
+        return max(layer.alive for layer in self.layers())
+
+    def weight_bytes(self, precision: str) -> int:
+        """Return the size of the deployed weights; raises `InputError` for a precision that has no size."""
+        check_precision(precision)
+        return sum(layer.weight_bytes(precision) for layer in self.layers())
+
+
+class SameShape(Counted):
+    """Base of specs whose output has the shape of the input; such a spec has `channels` and `resolution`."""
+
+    __slots__ = ()
+
+    channels: int
+    resolution: int
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input."""
+        return self.channels
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output."""
+        return self.channels
+
+    @property
+    def out_resolution(self) -> int:
+        """Side of the output, pixels."""
+        return self.resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +148,18 @@ class NetworkSpec:
         """Learned parameters."""
         return sum(placed.block.params() for placed in self.blocks)
 
+    def activations(self) -> int:
+        """Elements written by convolutions, linear layers and attention products, of one image."""
+        return sum(placed.block.activations() for placed in self.blocks)
+
+    def peak_elements(self) -> int:
+        """Most elements of activations that are in memory at once, of one image."""
+        return max(placed.block.peak_elements() for placed in self.blocks)
+
+    def weight_bytes(self, precision: str) -> int:
+        """Size of the deployed weights; raises `InputError` for a precision that has no size."""
+        return sum(placed.block.weight_bytes(precision) for placed in self.blocks)
+
 
 def block_fields(block: BlockSpec) -> dict[str, object]:
     """Return a block's family and fields, ready for JSON."""
@@ -89,12 +171,29 @@ def block_key(block: BlockSpec) -> str:
     return canonical_json(block_fields(block))
 
 
-def check_sizes(block: BlockSpec, *, odd: tuple[str, ...] = ()) -> None:
-    """Raise `InputError` unless all numbers of a block are at least 1 and those named in `odd` are odd."""
+def check_sizes(
+    block: BlockSpec,
+    *,
+    odd: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    words: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Raise `InputError` for a block that cannot be.
+
+    Args:
+        block: with numbers that must be at least 1.
+        odd: names of those that must be odd.
+        optional: names of those that may be 0, for nothing.
+        words: allowed words by name.
+    """
     for field in dataclasses.fields(block):
         value = getattr(block, field.name)
-        if isinstance(value, int) and value < 1:
-            raise InputError(f"{block.family}: {field.name} must be at least 1, got {value}")
+        least = 0 if field.name in optional else 1
+        if words is not None and field.name in words:
+            if value not in words[field.name]:
+                raise unknown_name(f"{field.name} of {block.family}", value, words[field.name])
+        elif value < least:
+            raise InputError(f"{block.family}: {field.name} must be at least {least}, got {value}")
         if field.name in odd and value % 2 == 0:
             raise InputError(f"{block.family}: {field.name} must be odd, got {value}")
 
@@ -121,3 +220,9 @@ def largest_spec(specs: Iterable[Spec]) -> Spec:
             raise ValueError(f"{items[0].family}: {field.name} must agree within a slot, got {sorted(options)}")
         values[field.name] = max(options)
     return dataclasses.replace(items[0], **values)
+
+
+def round_channels(channels: float, multiple: int = 8) -> int:
+    """Return the nearest multiple, at least one and at most a tenth below (as MobileNets and Once-for-All round)."""
+    rounded = max(multiple, int(channels + multiple / 2) // multiple * multiple)
+    return rounded + multiple if rounded < 0.9 * channels else rounded

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.blocks.attention.spec import AttentionSpec
 from search_spaces.blocks.convnext.spec import ConvNeXtSpec
 from search_spaces.blocks.downsample.spec import DownsampleSpec
+from search_spaces.blocks.fused_mbconv.spec import FusedMBConvSpec
 from search_spaces.blocks.head.spec import HeadSpec
 from search_spaces.blocks.mbconv.spec import MBConvSpec
+from search_spaces.blocks.patchify.spec import PatchifySpec
+from search_spaces.blocks.single_head.spec import SingleHeadSpec
 from search_spaces.blocks.stem.spec import StemSpec
 from search_spaces.spec import BlockSpec
 
@@ -20,7 +23,18 @@ if TYPE_CHECKING:
     from search_spaces.blocks.layers import Block
 
 FAMILIES: dict[str, type[BlockSpec]] = {
-    spec.family: spec for spec in (StemSpec, DownsampleSpec, MBConvSpec, ConvNeXtSpec, AttentionSpec, HeadSpec)
+    spec.family: spec
+    for spec in (
+        StemSpec,
+        PatchifySpec,
+        DownsampleSpec,
+        MBConvSpec,
+        FusedMBConvSpec,
+        ConvNeXtSpec,
+        AttentionSpec,
+        SingleHeadSpec,
+        HeadSpec,
+    )
 }
 
 
@@ -36,8 +50,11 @@ __all__ = [
     "AttentionSpec",
     "ConvNeXtSpec",
     "DownsampleSpec",
+    "FusedMBConvSpec",
     "HeadSpec",
     "MBConvSpec",
+    "PatchifySpec",
+    "SingleHeadSpec",
     "StemSpec",
     "build_module",
 ]

@@ -1,13 +1,14 @@
 """Elastic layers: torch layers that can run on a prefix slice of their own weights.
 
 Called at their own sizes they run the parent class on whole weights: no slicing, nothing elastic in an export. Called
-smaller, they use the first channels and the kernel's centre (Once-for-All, arXiv:1908.09791, without its transform
-matrices). `copy_slices` writes the same slices into a smaller layer, so a subnet and its extracted copy share one
-definition of what a slice is.
+smaller, they use the first channels and the kernel's centre, through learned matrices where a space asks for them
+(Once-for-All, arXiv:1908.09791). `copy_slices` writes the same slices into a smaller layer, so a subnet and its
+extracted copy share one definition of what a slice is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -30,14 +31,35 @@ class Block(nn.Module, Generic[Spec]):
         """Run at `spec` (default: the sizes the block was built at); x is ``float[n, channels, height, width]``."""
         raise NotImplementedError
 
+    def sort_channels(self) -> None:
+        """Put the inner channels that matter most first, so that prefixes keep them; the function stays the same.
+
+        A channel matters by the L1 norm of the weights that read it (Once-for-All, section 3.2).
+        """
+
 
 class ElasticConv2d(nn.Conv2d):
     """Convolution, dense or depthwise, elastic in input and output channels and in its odd kernel."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        padding: int | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel, stride, (kernel - 1) // 2, groups=groups, bias=bias)
+        padding = (kernel - 1) // 2 if padding is None else padding
+        super().__init__(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
+        self.transforms = nn.ParameterDict()
+
+    def learn_kernels(self) -> None:
+        """Give every smaller kernel a matrix that makes it from the next larger one; at first, its centre."""
+        for kernel in range(self.kernel_size[0] - 2, 1, -2):
+            self.transforms[str(kernel)] = nn.Parameter(torch.eye(kernel**2))
 
     def forward(self, x: Tensor, out_channels: int | None = None, kernel: int | None = None) -> Tensor:
         """Run with the first `out_channels` filters and the central `kernel` taps."""
@@ -45,17 +67,21 @@ class ElasticConv2d(nn.Conv2d):
         kernel = kernel or self.kernel_size[0]
         weight, bias = self.sliced(x.shape[1], out_channels, kernel)
         groups = 1 if self.groups == 1 else out_channels
-        return F.conv2d(x, weight, bias, self.stride, (kernel - 1) // 2, groups=groups)
+        padding = int(self.padding[0]) - (self.kernel_size[0] - kernel) // 2
+        return F.conv2d(x, weight, bias, self.stride, padding, groups=groups)
 
     def sliced(self, in_channels: int, out_channels: int, kernel: int) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias at these sizes: the layer's own tensors when nothing is cut."""
         if (in_channels, out_channels, kernel) == (self.in_channels, self.out_channels, self.kernel_size[0]):
             return self.weight, self.bias
-        edge = (self.kernel_size[0] - kernel) // 2
-        taps = slice(edge, edge + kernel)
         per_group = in_channels if self.groups == 1 else 1
-        bias = None if self.bias is None else self.bias[:out_channels]
-        return self.weight[:out_channels, :per_group, taps, taps], bias
+        weight = self.weight[:out_channels, :per_group]
+        # One ring at a time, each kernel being made from the next larger one.
+        for size in range(self.kernel_size[0] - 2, kernel - 1, -2):
+            weight = weight[:, :, 1:-1, 1:-1]
+            if str(size) in self.transforms:
+                weight = (weight.flatten(2) @ self.transforms[str(size)].T).view_as(weight)
+        return weight, None if self.bias is None else self.bias[:out_channels]
 
     def load_slice(self, source: ElasticConv2d) -> None:
         """Copy this layer's share of a larger layer."""
@@ -64,6 +90,19 @@ class ElasticConv2d(nn.Conv2d):
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
 
+    def importance(self) -> Tensor:
+        """Return how much each input channel is used, ``float[in_channels]``."""
+        return self.weight.detach().abs().sum((0, 2, 3))
+
+    def reorder(self, *, outputs: Tensor | None = None, inputs: Tensor | None = None) -> None:
+        """Move channels: position ``i`` becomes what was at ``order[i]``."""
+        if outputs is not None:
+            self.weight.copy_(self.weight[outputs])
+            if self.bias is not None:
+                self.bias.copy_(self.bias[outputs])
+        if inputs is not None:
+            self.weight.copy_(self.weight[:, inputs])
+
 
 class ElasticBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the first channels.
@@ -71,6 +110,8 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
     Its running statistics are those of whichever subnets passed last: they mean nothing for a given subnet until they
     are recalibrated for it.
     """
+
+    _per_channel = ("weight", "bias", "running_mean", "running_var")
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise as many channels as `x` has."""
@@ -99,8 +140,13 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
 
     def load_slice(self, source: ElasticBatchNorm2d) -> None:
         """Copy this layer's share of a larger layer, running statistics included."""
-        for name in ("weight", "bias", "running_mean", "running_var"):
+        for name in self._per_channel:
             getattr(self, name).copy_(getattr(source, name)[: self.num_features])
+
+    def reorder(self, order: Tensor) -> None:
+        """Move channels: position ``i`` becomes what was at ``order[i]``."""
+        for name in self._per_channel:
+            getattr(self, name).copy_(getattr(self, name)[order])
 
 
 class ElasticLayerNorm(nn.LayerNorm):
@@ -121,6 +167,25 @@ class ElasticLayerNorm(nn.LayerNorm):
         """Copy this layer's share of a larger layer."""
         self.weight.copy_(source.weight[: self.features])
         self.bias.copy_(source.bias[: self.features])
+
+
+class ElasticImageNorm(nn.GroupNorm):
+    """Norm over all channels and pixels of an image, elastic in its channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise as many channels as `x` has."""
+        channels = x.shape[1]
+        if channels == self.num_channels:
+            return super().forward(x)
+        return F.group_norm(x, 1, self.weight[:channels], self.bias[:channels], self.eps)
+
+    def load_slice(self, source: ElasticImageNorm) -> None:
+        """Copy this layer's share of a larger layer."""
+        self.weight.copy_(source.weight[: self.num_channels])
+        self.bias.copy_(source.bias[: self.num_channels])
 
 
 class ElasticLinear(nn.Linear):
@@ -152,16 +217,32 @@ class ElasticLinear(nn.Linear):
         self.weight.copy_(weight)
         self.bias.copy_(bias)
 
+    def importance(self) -> Tensor:
+        """Return how much each input feature is used, ``float[in_features]``."""
+        return self.weight.detach().abs().sum(0)
+
+    def reorder(self, *, outputs: Tensor | None = None, inputs: Tensor | None = None) -> None:
+        """Move features: position ``i`` (of each section) becomes what was at ``order[i]``."""
+        if outputs is not None:
+            self.weight.copy_(self.weight.view(self.sections, -1, self.in_features)[:, outputs].flatten(0, 1))
+            self.bias.copy_(self.bias.view(self.sections, -1)[:, outputs].flatten())
+        if inputs is not None:
+            self.weight.copy_(self.weight[:, inputs])
+
 
 class LayerScale(nn.Module):
     """A learned factor per feature of the last dimension (CaiT, arXiv:2103.17239), elastic in its size."""
 
     # ConvNeXt starts at 1e-6 for 300-epoch training; that leaves blocks near identity in short runs.
-    initial = 0.1
+    default = 0.1
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.full((features,), self.initial))
+        self.gamma = nn.Parameter(torch.full((features,), self.default))
+
+    def start_at(self, value: float) -> None:
+        """Set all factors to a value, before training."""
+        nn.init.constant_(self.gamma, value)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale the last dimension."""
@@ -173,7 +254,63 @@ class LayerScale(nn.Module):
         self.gamma.copy_(source.gamma[: len(self.gamma)])
 
 
-ELASTIC_LAYERS = (ElasticConv2d, ElasticBatchNorm2d, ElasticLayerNorm, ElasticLinear, LayerScale)
+class SqueezeExcite(nn.Module):
+    """Gates channels by what the whole image says (arXiv:1709.01507), elastic in both sizes.
+
+    Args:
+        channels: that are gated.
+        squeezed: in between.
+        activation: in between.
+        gate: ``"sigmoid"`` or ``"hard-sigmoid"``.
+    """
+
+    def __init__(self, channels: int, squeezed: int, *, activation: str, gate: str) -> None:
+        super().__init__()
+        self.reduce = ElasticConv2d(channels, squeezed, bias=True)
+        self.expand = ElasticConv2d(squeezed, channels, bias=True)
+        self._activate = activate(activation)
+        gates: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "hard-sigmoid": F.hardsigmoid}
+        self._gate = gates[gate]
+
+    def forward(self, x: Tensor, squeezed: int | None = None) -> Tensor:
+        """Return the image ``float[n, channels, height, width]``, gated."""
+        pooled = F.adaptive_avg_pool2d(x, 1)
+        inner = self._activate(self.reduce(pooled, squeezed or self.reduce.out_channels))
+        return x * self._gate(self.expand(inner, x.shape[1]))
+
+    def reorder(self, order: Tensor) -> None:
+        """Move the gated channels, and put the inner ones that matter most first."""
+        self.reduce.reorder(inputs=order)
+        self.expand.reorder(outputs=order)
+        inner = descending(self.expand.importance())
+        self.reduce.reorder(outputs=inner)
+        self.expand.reorder(inputs=inner)
+
+
+def activate(name: str) -> Callable[[Tensor], Tensor]:
+    """Return an activation function of `search_spaces.blocks.words.ACTIVATIONS`."""
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "relu": F.relu,
+        "relu6": F.relu6,
+        "hard-swish": F.hardswish,
+        "silu": F.silu,
+    }
+    return functions[name]
+
+
+def descending(importance: Tensor) -> Tensor:
+    """Return positions, the most important first; equal ones keep their order."""
+    return torch.sort(importance, descending=True, stable=True).indices
+
+
+ELASTIC_LAYERS = (
+    ElasticConv2d,
+    ElasticBatchNorm2d,
+    ElasticLayerNorm,
+    ElasticImageNorm,
+    ElasticLinear,
+    LayerScale,
+)
 
 
 @torch.no_grad()

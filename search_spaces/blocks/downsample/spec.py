@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from search_spaces.spec import check_sizes
+from search_spaces.counting import Layer, conv
+from search_spaces.spec import Counted, check_sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DownsampleSpec:
+class DownsampleSpec(Counted):
     """2x2 convolution with stride 2, batch norm. The resolution must be even."""
 
     family: ClassVar[str] = "downsample"
@@ -27,10 +28,8 @@ class DownsampleSpec:
         """Side of the output, pixels."""
         return self.resolution // 2
 
-    def macs(self) -> int:
-        """Multiply-accumulates, batch 1."""
-        return self.out_resolution**2 * self.kernel**2 * self.in_channels * self.out_channels
-
-    def params(self) -> int:
-        """Learned parameters."""
-        return self.kernel**2 * self.in_channels * self.out_channels + 2 * self.out_channels
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the convolution."""
+        # On an odd side the last row and column are left out.
+        side = 2 * self.out_resolution
+        return (conv(self.in_channels, self.out_channels, side, self.kernel, stride=2),)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from search_spaces.blocks.head.spec import HeadSpec
-from search_spaces.blocks.layers import Block, ElasticLinear
+from search_spaces.blocks.layers import Block, ElasticBatchNorm2d, ElasticConv2d, ElasticLinear, activate
 
 
 class Head(Block[HeadSpec]):
@@ -14,12 +14,21 @@ class Head(Block[HeadSpec]):
 
     def __init__(self, spec: HeadSpec) -> None:
         super().__init__(spec)
-        self.widen = ElasticLinear(spec.in_channels, spec.features)
-        self.classify = ElasticLinear(spec.features, spec.classes)
+        if spec.expanded:
+            self.expand = ElasticConv2d(spec.in_channels, spec.expanded)
+            self.expand_norm = ElasticBatchNorm2d(spec.expanded)
+        if spec.features:
+            self.widen = ElasticLinear(spec.pooled_channels, spec.features)
+        self.classify = ElasticLinear(spec.features or spec.pooled_channels, spec.classes)
+        self._activate = activate(spec.activation)
 
     def forward(self, x: Tensor, spec: HeadSpec | None = None) -> Tensor:
         """Return logits ``float[n, classes]``."""
         spec = spec or self.spec
+        if spec.expanded:
+            x = self._activate(self.expand_norm(self.expand(x, spec.expanded)))
         pooled = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        logits: Tensor = self.classify(F.relu(self.widen(pooled, spec.features)), spec.classes)
+        if spec.features:
+            pooled = self._activate(self.widen(pooled, spec.features))
+        logits: Tensor = self.classify(pooled, spec.classes)
         return logits

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from search_spaces.blocks.layers import Block, ElasticBatchNorm2d, ElasticConv2d
+from search_spaces.blocks.layers import Block, ElasticBatchNorm2d, ElasticConv2d, activate
 from search_spaces.blocks.stem.spec import StemSpec
 
 
@@ -16,8 +15,9 @@ class Stem(Block[StemSpec]):
         super().__init__(spec)
         self.conv = ElasticConv2d(spec.in_channels, spec.out_channels, spec.kernel, stride=spec.stride)
         self.norm = ElasticBatchNorm2d(spec.out_channels)
+        self._activate = activate(spec.activation)
 
     def forward(self, x: Tensor, spec: StemSpec | None = None) -> Tensor:
         """Return ``float[n, out_channels, out_resolution, out_resolution]``."""
         spec = spec or self.spec
-        return F.relu(self.norm(self.conv(x, spec.out_channels)))
+        return self._activate(self.norm(self.conv(x, spec.out_channels)))

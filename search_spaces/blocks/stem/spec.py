@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from search_spaces.spec import check_sizes
+from search_spaces.blocks.words import ACTIVATIONS
+from search_spaces.counting import Layer, conv
+from search_spaces.spec import Counted, check_sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StemSpec:
-    """Convolution, batch norm, ReLU."""
+class StemSpec(Counted):
+    """Convolution, batch norm, activation."""
 
     family: ClassVar[str] = "stem"
 
@@ -19,19 +21,16 @@ class StemSpec:
     resolution: int
     kernel: int
     stride: int
+    activation: str = "relu"
 
     def __post_init__(self) -> None:
-        check_sizes(self, odd=("kernel",))
+        check_sizes(self, odd=("kernel",), words={"activation": ACTIVATIONS})
 
     @property
     def out_resolution(self) -> int:
         """Side of the output, pixels."""
         return -(-self.resolution // self.stride)
 
-    def macs(self) -> int:
-        """Multiply-accumulates, batch 1."""
-        return self.out_resolution**2 * self.kernel**2 * self.in_channels * self.out_channels
-
-    def params(self) -> int:
-        """Learned parameters."""
-        return self.kernel**2 * self.in_channels * self.out_channels + 2 * self.out_channels
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the convolution."""
+        return (conv(self.in_channels, self.out_channels, self.resolution, self.kernel, stride=self.stride),)

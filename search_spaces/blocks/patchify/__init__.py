@@ -1,0 +1,1 @@
+"""Patchify stem."""
