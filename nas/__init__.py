@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from predictors.latency import LatencyPredictor, LatencyTable
     from search_spaces.catalogue import find_space
     from search_spaces.errors import CheckError, InputError, MachineError, ToolError
-    from search_spaces.language import Layout, NetworkSpace
+    from search_spaces.language import NetworkSpace
+    from search_spaces.layout import Head, ImageInput, Layout, Operator, Sharing, Stage, Stem
     from search_spaces.space import Architecture, Gene, SearchSpace
     from search_spaces.spec import BlockSpec, NetworkSpec
 
@@ -58,7 +59,8 @@ _HOMES = {
     "predictors.latency": ("LatencyPredictor", "LatencyTable"),
     "search_spaces.catalogue": ("find_space",),
     "search_spaces.errors": ("CheckError", "InputError", "MachineError", "ToolError"),
-    "search_spaces.language": ("Layout", "NetworkSpace"),
+    "search_spaces.language": ("NetworkSpace",),
+    "search_spaces.layout": ("Head", "ImageInput", "Layout", "Operator", "Sharing", "Stage", "Stem"),
     "search_spaces.space": ("Architecture", "Gene", "SearchSpace"),
     "search_spaces.spec": ("BlockSpec", "NetworkSpec"),
 }
@@ -78,7 +80,9 @@ __all__ = [
     "Fingerprint",
     "Front",
     "Gene",
+    "Head",
     "ImageData",
+    "ImageInput",
     "InputError",
     "LatencyPredictor",
     "LatencyTable",
@@ -91,12 +95,16 @@ __all__ = [
     "NetworkSpace",
     "NetworkSpec",
     "Objective",
+    "Operator",
     "Run",
     "Search",
     "SearchFront",
     "SearchResult",
     "SearchSettings",
     "SearchSpace",
+    "Sharing",
+    "Stage",
+    "Stem",
     "SubnetEvaluator",
     "Supernet",
     "ToolError",

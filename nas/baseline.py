@@ -29,7 +29,7 @@ from nas.supernet import Network, channels_last
 from nas.training_record import Accelerator, TrainingConfig
 from search_spaces.documents import content_hash, document, pretty_json
 from search_spaces.errors import InputError
-from search_spaces.language import ImageInput
+from search_spaces.layout import ImageInput
 from search_spaces.presets import Preset, Rung, find_preset
 from search_spaces.spec import NetworkSpec, PlacedBlock, block_key
 

@@ -31,10 +31,8 @@ class AdditiveCost:
         assert values.shape == (len(space.blocks),)
         self.space = space
         self.constant = constant
-        self._slot_values = [
-            np.select([slot.table == ABSENT, slot.table == UNREACHABLE], [0.0, np.nan], values[slot.table])
-            for slot in space.slots
-        ]
+        numbers = space.tables
+        self._values = np.select([numbers == ABSENT, numbers == UNREACHABLE], [0.0, np.nan], values[numbers])
 
     @classmethod
     def of(cls, space: NetworkSpace, cost: Callable[[BlockSpec], float]) -> AdditiveCost:
@@ -43,9 +41,7 @@ class AdditiveCost:
 
     def predict(self, genomes: Genomes) -> Values:
         """Return the cost of canonical genomes ``int16[n, n_genes]``, ``float64[n]``."""
-        total = np.full(len(genomes), self.constant, dtype=np.float64)
-        for slot, values in zip(self.space.slots, self._slot_values, strict=True):
-            total += values[slot.entries(genomes)]
+        total: Values = self.space.gather(genomes, self._values).sum(axis=1) + self.constant
         return total
 
     def cheapest(self) -> tuple[float, Genomes]:
@@ -64,9 +60,10 @@ class AdditiveCost:
         Slots touch few genes each (neighbouring widths, one depth), so the largest intermediate table stays small
         however many architectures there are.
         """
+        ends = np.cumsum([len(slot.table) for slot in self.space.slots])[:-1]
         tables = [
             np.where(np.isnan(values), math.inf, sign * values).reshape(*slot.shape, -1)
-            for slot, values in zip(self.space.slots, self._slot_values, strict=True)
+            for slot, values in zip(self.space.slots, np.split(self._values, ends), strict=True)
         ]
         outer = [tuple(int(gene) for gene in slot.genes[: len(slot.shape)]) for slot in self.space.slots]
         chosen = _eliminate(

@@ -1,84 +1,46 @@
-"""The declarative form of a space of networks: stages of blocks, each block a choice of operators with elastic sizes.
+"""From a `Layout` to a search space whose genomes stand for networks.
 
-A `Layout` says what may be built. `NetworkSpace` turns it into genes and into *slots*: a slot is a place in the
-network, and a table from its genes to the distinct block that stands there. Lowering one genome and looking up a
-million of them are the same table.
+A *slot* is a place in the network, and a table from its genes to the distinct block that stands there. Lowering one
+genome and looking up a million of them are the same tables.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.blocks import FAMILIES, DownsampleSpec, HeadSpec, StemSpec
+from search_spaces.blocks import DownsampleSpec
 from search_spaces.documents import content_hash
-from search_spaces.errors import InputError, unknown_name
-from search_spaces.space import Condition, Gene, Genomes, SearchSpace
-from search_spaces.spec import BlockSpec, NetworkSpec, PlacedBlock, block_key
+from search_spaces.errors import InputError
+from search_spaces.layout import Layout, Operator, Stage, check_layout, make_block
+from search_spaces.space import Condition, Gene, Genomes, Option, SearchSpace
+from search_spaces.spec import BlockSpec, NetworkSpec, PlacedBlock
 
 ABSENT = -1
 """Block number of a slot that a shallower network does not have."""
 UNREACHABLE = -2
 """Filler of table entries that no canonical genome points to."""
 
+_CHUNK = 8192  # rows, so that their entries stay in the cache
+_EXACT = 2**24  # whole numbers that float32 holds exactly
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageInput:
-    """What the network is given and asked for."""
-
-    channels: int
-    resolution: int
-    classes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operator:
-    """A block family that a slot may hold, with the options of each elastic field of its spec."""
-
-    family: str
-    sizes: tuple[tuple[str, tuple[int, ...]], ...]
-
-    def size_choices(self) -> Iterator[dict[str, int]]:
-        """Yield every setting of the elastic fields, the last field fastest."""
-        names = [name for name, _ in self.sizes]
-        for values in itertools.product(*(options for _, options in self.sizes)):
-            yield dict(zip(names, values, strict=True))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """Blocks at one resolution: elastic width and depth, the same operators to choose from in every block."""
-
-    width: tuple[int, ...]
-    depth: tuple[int, ...]
-    operators: tuple[Operator, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """A whole space: stem, stages with down-sampling between them, head."""
-
-    name: str
-    input: ImageInput
-    stem_kernel: int
-    stem_stride: int
-    stages: tuple[Stage, ...]
-    head_features: int
+Number = Callable[[BlockSpec], int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slot:
     """A place in the network and the block that each setting of its genes puts there.
 
-    A genome's entry in `table` is ``genome[genes] @ strides``. The first genes (depth, width, operator), with `shape`
-    options, span the table's outer dimensions. The others belong to one operator each; since inactive genes are 0 in
-    canonical form, the operators share the innermost dimension.
+    A genome's entry in `table` is ``genome[genes] @ strides``. The first genes (such as resolution, depth, width,
+    operator), with `shape` options, span the table's outer dimensions. The others belong to one operator each; since
+    inactive genes are 0 in canonical form, the operators share the innermost dimension.
     """
 
     name: str
@@ -87,12 +49,17 @@ class Slot:
     shape: tuple[int, ...]
     table: npt.NDArray[np.int32]
 
-    def entries(self, genomes: Genomes) -> npt.NDArray[np.int64]:
-        """Return each canonical genome's place in `table`, ``int64[n]``."""
-        entry = np.zeros(len(genomes), dtype=np.int64)
-        for gene, stride in zip(self.genes, self.strides, strict=True):
-            entry += genomes[:, gene] * stride
-        return entry
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """A choice that a slot depends on; a gene if there is more than one option."""
+
+    name: str
+    options: tuple[Option, ...]
+
+    @property
+    def is_gene(self) -> bool:
+        return len(self.options) > 1
 
 
 class NetworkSpace(SearchSpace):
@@ -102,35 +69,62 @@ class NetworkSpace(SearchSpace):
         layout: what may be built.
 
     Raises:
-        InputError: an unknown family, options that are not positive or repeat, a resolution that stages cannot halve.
+        InputError: what `check_layout` or a block refuses; or there is nothing to choose.
     """
 
     def __init__(self, layout: Layout) -> None:
-        _check_layout(layout)
-        super().__init__(layout.name, list(_genes(layout)))
+        check_layout(layout)
+        genes = [gene for gene in _genes(layout) if len(gene.options) > 1]
+        if not genes:
+            raise InputError(f"space {layout.name!r} leaves nothing to choose: every choice has one option")
+        super().__init__(layout.name, genes)
         self.layout = layout
-        numbers: dict[str, int] = {}
-        blocks: list[BlockSpec] = []
-
-        def number(block: BlockSpec) -> int:
-            key = block_key(block)
-            if key not in numbers:
-                numbers[key] = len(blocks)
-                blocks.append(block)
-            return numbers[key]
-
-        self.slots = tuple(self._slots(number))
-        self.blocks = tuple(blocks)
+        numbers: dict[BlockSpec, int] = {}
+        self.slots = tuple(self._slots(lambda block: numbers.setdefault(block, len(numbers))))
+        self.blocks = tuple(numbers)
 
     @property
     def hash(self) -> str:
         """Content hash of the layout: equal for spaces in which every genome means the same network."""
         return content_hash(self.layout)
 
+    def gather(self, genomes: Genomes, tables: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Look up every slot's entry in tables of any values: ``[n, n_slots]`` of their type.
+
+        Args:
+            genomes: canonical, ``int16[n, n_genes]``.
+            tables: the values of all slots' tables, one slot after the other.
+        """
+        result = np.empty((len(genomes), len(self.slots)), dtype=tables.dtype)
+        # A matrix product in float32 is exact here and several times as fast as sums of columns of whole numbers.
+        for start in range(0, len(genomes), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            entries = (genomes[rows].astype(np.float32) @ self._strides).astype(np.int32)
+            entries += self._starts
+            np.take(tables, entries, out=result[rows])
+        return result
+
     def block_numbers(self, genomes: Genomes) -> npt.NDArray[np.int32]:
         """Return the number in `blocks` of every slot's block, ``int32[n, n_slots]``; `ABSENT` for unused slots."""
-        columns = [slot.table[slot.entries(genomes)] for slot in self.slots]
-        return np.stack(columns, axis=1)
+        return self.gather(genomes, self.tables)
+
+    @functools.cached_property
+    def tables(self) -> npt.NDArray[np.int32]:
+        """The tables of all slots, one after the other: block numbers, `ABSENT` or `UNREACHABLE`."""
+        return np.concatenate([slot.table for slot in self.slots])
+
+    @functools.cached_property
+    def _starts(self) -> npt.NDArray[np.int32]:
+        sizes = [len(slot.table) for slot in self.slots]
+        return np.cumsum([0, *sizes[:-1]]).astype(np.int32)
+
+    @functools.cached_property
+    def _strides(self) -> npt.NDArray[np.float32]:
+        strides = np.zeros((self.n_genes, len(self.slots)), dtype=np.float32)
+        for column, slot in enumerate(self.slots):
+            strides[slot.genes, column] = slot.strides
+        assert max(len(slot.table) for slot in self.slots) < _EXACT
+        return strides
 
     def lower(self, genome: Genomes) -> NetworkSpec:
         """Return the network that one canonical genome ``int16[n_genes]`` stands for."""
@@ -152,160 +146,152 @@ class NetworkSpace(SearchSpace):
                 families.setdefault(self.blocks[number].family, []).append(self.blocks[number])
         return result
 
-    def _slots(self, number: Callable[[BlockSpec], int]) -> Iterator[Slot]:
+    def _slots(self, number: Number) -> Iterator[Slot]:
         layout = self.layout
-        resolution = layout.input.resolution
+        sides = {resolution: layout.sides(resolution) for resolution in layout.input.resolutions}
+        resolution = _Axis("resolution", layout.input.resolutions)
 
-        def stem(outer: Mapping[str, Any]) -> BlockSpec:
-            return StemSpec(
+        def stem(chosen: Mapping[str, Any]) -> BlockSpec:
+            return make_block(
+                layout.stem.family,
                 in_channels=layout.input.channels,
-                out_channels=outer["stage1.width"],
-                resolution=layout.input.resolution,
-                kernel=layout.stem_kernel,
-                stride=layout.stem_stride,
+                out_channels=chosen[layout.in_width(1)[0]],
+                resolution=chosen["resolution"],
+                settings=dict(layout.stem.settings),
             )
 
-        yield self._slot("stem", ["stage1.width"], stem, number)
-        resolution //= layout.stem_stride
+        def head(chosen: Mapping[str, Any]) -> BlockSpec:
+            return make_block(
+                layout.head.family,
+                in_channels=chosen[width.name],
+                out_channels=layout.input.classes,
+                resolution=sides[chosen["resolution"]][-1],
+                settings=dict(layout.head.settings) | {"classes": layout.input.classes},
+            )
+
+        yield self._slot("stem", [resolution, _Axis(*layout.in_width(1))], stem, number)
         for index, stage in enumerate(layout.stages, start=1):
-            if index > 1:
-                yield self._slot(
-                    f"stage{index}.downsample",
-                    [f"stage{index - 1}.width", f"stage{index}.width"],
-                    _downsample(index, resolution),
-                    number,
-                )
-                resolution //= 2
+            before, width = _Axis(*layout.in_width(index)), _Axis(f"stage{index}.width", stage.width)
+            if layout.downsamples(index):
+                build = functools.partial(_downsample, before.name, width.name, index, sides)
+                axes = list(dict.fromkeys([resolution, before, width]))
+                yield self._slot(f"stage{index}.downsample", axes, build, number)
             for block in range(1, max(stage.depth) + 1):
-                yield self._block_slot(index, stage, block, resolution, number)
-        width = f"stage{len(layout.stages)}.width"
+                yield self._block_slot(index, block, [resolution, before, width], sides, number)
+        yield self._slot("head", [resolution, width], head, number)
 
-        def head(outer: Mapping[str, Any]) -> BlockSpec:
-            return HeadSpec(
-                in_channels=outer[width],
-                resolution=resolution,
-                features=layout.head_features,
-                classes=layout.input.classes,
-            )
-
-        yield self._slot("head", [width], head, number)
-
-    def _slot(
-        self,
-        name: str,
-        outer: list[str],
-        build: Callable[[Mapping[str, Any]], BlockSpec],
-        number: Callable[[BlockSpec], int],
-    ) -> Slot:
-        """Make a slot whose block depends on `outer` genes alone."""
-        genes = [self.index(gene) for gene in outer]
-        shape = tuple(int(self.n_options[gene]) for gene in genes)
-        options = [self.genes[gene].options for gene in genes]
-        table = [number(build(dict(zip(outer, values, strict=True)))) for values in itertools.product(*options)]
-        return Slot(name, np.array(genes), _strides(shape, 1), shape, np.array(table, dtype=np.int32))
+    def _slot(self, name: str, axes: Sequence[_Axis], build: Callable[..., BlockSpec], number: Number) -> Slot:
+        """Make a slot whose block depends on these axes alone."""
+        table = [
+            number(build(dict(zip([axis.name for axis in axes], values, strict=True))))
+            for values in itertools.product(*(axis.options for axis in axes))
+        ]
+        genes = [axis for axis in axes if axis.is_gene]
+        shape = tuple(len(axis.options) for axis in genes)
+        positions = np.array([self.index(axis.name) for axis in genes], dtype=np.int64)
+        return Slot(name, positions, _strides(shape, 1), shape, np.array(table, dtype=np.int32))
 
     def _block_slot(
-        self, index: int, stage: Stage, block: int, resolution: int, number: Callable[[BlockSpec], int]
+        self,
+        index: int,
+        block: int,
+        axes: Sequence[_Axis],
+        sides: Mapping[int, Sequence[int]],
+        number: Number,
     ) -> Slot:
-        """Make the slot of one block of a stage."""
-        prefix = f"stage{index}.block{block}"
-        outer = [self.index(f"stage{index}.depth"), self.index(f"stage{index}.width")]
-        outer.append(self.index(f"{prefix}.operator"))
-        shape = tuple(int(self.n_options[gene]) for gene in outer)
-        choices = [list(operator.size_choices()) for operator in stage.operators]
+        """Make the slot of one block of a stage, given the axes of resolution, width before and width."""
+        stage, prefix = self.layout.stages[index - 1], f"stage{index}.block{block}"
+        operators = stage.operators_at(block)
+        resolution, before, width = axes
+        # The first block alone may see the width before the stage.
+        changes = block == 1 and stage.first == "operator" and before != width
+        depth = _Axis(f"stage{index}.depth", stage.depth)
+        operator = _Axis(f"{prefix}.operator", tuple(each.family for each in operators))
+        outer = [resolution, depth, *([before] if changes else []), width, operator]
+        choices = [list(each.size_choices()) for each in operators]
         inner = max(len(sizes) for sizes in choices)
-        table = np.full((*shape, inner), UNREACHABLE, dtype=np.int32)
-        for d, depth in enumerate(stage.depth):
-            if depth < block:
-                table[d] = ABSENT
+        table = np.full((*(len(axis.options) for axis in outer), inner), UNREACHABLE, dtype=np.int32)
+        for place in itertools.product(*(range(len(axis.options)) for axis in outer)):
+            chosen: dict[str, Any] = {axis.name: axis.options[i] for axis, i in zip(outer, place, strict=True)}
+            if chosen[depth.name] < block:
+                table[place] = ABSENT
                 continue
-            for (w, width), (o, operator) in itertools.product(enumerate(stage.width), enumerate(stage.operators)):
-                for s, sizes in enumerate(choices[o]):
-                    table[d, w, o, s] = number(stage_block(operator.family, width, resolution, sizes))
-        genes, strides = list(outer), list(_strides(shape, inner))
-        for operator in stage.operators:
-            genes += [self.index(f"{prefix}.{operator.family}.{field}") for field, _ in operator.sizes]
-            strides += list(_strides(tuple(len(options) for _, options in operator.sizes), 1))
-        return Slot(prefix, np.array(genes), np.array(strides), shape, table.ravel())
-
-
-def _downsample(index: int, resolution: int) -> Callable[[Mapping[str, Any]], BlockSpec]:
-    """Return the builder of the down-sampling before a stage."""
-
-    def build(outer: Mapping[str, Any]) -> BlockSpec:
-        return DownsampleSpec(
-            in_channels=outer[f"stage{index - 1}.width"],
-            out_channels=outer[f"stage{index}.width"],
-            resolution=resolution,
+            for position, sizes in enumerate(choices[place[-1]]):
+                table[(*place, position)] = number(
+                    _stage_block(stage, index, block, operators[place[-1]], sizes, chosen, before.name, sides)
+                )
+        genes = [axis for axis in outer if axis.is_gene]
+        shape = tuple(len(axis.options) for axis in genes)
+        positions, strides = [self.index(axis.name) for axis in genes], list(_strides(shape, inner))
+        for each in operators:
+            steps = _strides(tuple(len(options) for _, options in each.sizes), 1)
+            for (field, options), step in zip(each.sizes, steps, strict=True):
+                if len(options) > 1:
+                    positions.append(self.index(f"{prefix}.{each.family}.{field}"))
+                    strides.append(step)
+        return Slot(
+            prefix, np.array(positions, dtype=np.int64), np.array(strides, dtype=np.int64), shape, table.ravel()
         )
 
-    return build
+
+def _downsample(
+    before: str, width: str, index: int, sides: Mapping[int, Sequence[int]], chosen: Mapping[str, Any]
+) -> BlockSpec:
+    return DownsampleSpec(
+        in_channels=chosen[before],
+        out_channels=chosen[width],
+        resolution=sides[chosen["resolution"]][index - 1],
+    )
 
 
-def stage_block(family: str, width: int, resolution: int, sizes: Mapping[str, int]) -> BlockSpec:
-    """Build a stage's block of any family: those with one width call it `channels`, others name both ends."""
-    make: Callable[..., BlockSpec] = FAMILIES[family]
-    one_width = "channels" in FAMILIES[family].__dataclass_fields__
-    ends = {"channels": width} if one_width else {"in_channels": width, "out_channels": width}
-    block = make(**ends, resolution=resolution, **sizes)
-    if block.out_resolution != resolution:
-        made = f"with {dict(sizes)} it makes {block.out_resolution} of {resolution}"
-        raise InputError(f"{family} in a stage must keep the resolution, {made}")
-    return block
+def _stage_block(
+    stage: Stage,
+    index: int,
+    block: int,
+    operator: Operator,
+    sizes: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    before: str,
+    sides: Mapping[int, Sequence[int]],
+) -> BlockSpec:
+    width = chosen[f"stage{index}.width"]
+    settings = dict(operator.settings) | dict(sizes)
+    given, own = sides[chosen["resolution"]][index - 1 : index + 1]
+    first = block == 1 and stage.first == "operator"
+    if first:
+        settings["stride"] = stage.stride
+    try:
+        return make_block(
+            operator.family,
+            in_channels=chosen.get(before, width) if first else width,
+            out_channels=width,
+            resolution=given if first else own,
+            settings=settings,
+        )
+    except InputError as error:
+        raise InputError(f"stage {index}: {error}") from None
 
 
 def _genes(layout: Layout) -> Iterator[Gene]:
+    """Yield all choices, those of one option included."""
+    yield Gene("resolution", layout.input.resolutions)
+    if layout.stem.width:
+        yield Gene("stem.width", layout.stem.width)
     for index, stage in enumerate(layout.stages, start=1):
         yield Gene(f"stage{index}.width", stage.width)
         yield Gene(f"stage{index}.depth", stage.depth)
         for block in range(1, max(stage.depth) + 1):
             deeper = tuple(depth for depth in stage.depth if depth >= block)
             exists = Condition(f"stage{index}.depth", deeper) if len(deeper) < len(stage.depth) else None
-            operator_gene = f"stage{index}.block{block}.operator"
-            yield Gene(operator_gene, tuple(operator.family for operator in stage.operators), exists)
-            for operator in stage.operators:
+            operators = stage.operators_at(block)
+            name = f"stage{index}.block{block}.operator"
+            yield Gene(name, tuple(operator.family for operator in operators), exists)
+            for operator in operators:
+                chosen = Condition(name, (operator.family,)) if len(operators) > 1 else exists
                 for field, options in operator.sizes:
-                    name = f"stage{index}.block{block}.{operator.family}.{field}"
-                    yield Gene(name, options, Condition(operator_gene, (operator.family,)))
+                    yield Gene(f"stage{index}.block{block}.{operator.family}.{field}", options, chosen)
 
 
 def _strides(shape: tuple[int, ...], innermost: int) -> npt.NDArray[np.int64]:
     """Return the stride of each dimension of a C-ordered array whose last dimension steps by `innermost`."""
     return np.array([innermost * math.prod(shape[i + 1 :]) for i in range(len(shape))], dtype=np.int64)
-
-
-def _check_layout(layout: Layout) -> None:
-    sizes = {f"input {name}": getattr(layout.input, name) for name in ("channels", "resolution", "classes")}
-    sizes |= {name: getattr(layout, name) for name in ("stem_kernel", "stem_stride", "head_features")}
-    for name, value in sizes.items():
-        if value < 1:
-            raise InputError(f"space {layout.name!r}: {name} must be at least 1, got {value}")
-    halvings = layout.stem_stride * 2 ** (len(layout.stages) - 1)
-    if not layout.stages or layout.input.resolution % halvings:
-        raise InputError(
-            f"space {layout.name!r}: resolution {layout.input.resolution} must be a multiple of {halvings} "
-            f"(stem stride {layout.stem_stride}, {len(layout.stages)} stages)"
-        )
-    for index, stage in enumerate(layout.stages, start=1):
-        for operator in stage.operators:
-            _check_operator(operator, index)
-        elastic = [options for operator in stage.operators for _, options in operator.sizes]
-        for options in (stage.width, stage.depth, *elastic):
-            if not options or min(options) < 1:
-                raise InputError(f"space {layout.name!r}, stage {index}: options must be positive, got {list(options)}")
-
-
-def _check_operator(operator: Operator, stage: int) -> None:
-    """Refuse what cannot stand in a stage, where blocks follow one another at one width and resolution."""
-    if operator.family not in FAMILIES:
-        raise unknown_name(f"block family in stage {stage}", operator.family, FAMILIES)
-    fields = FAMILIES[operator.family].__dataclass_fields__
-    given = {name for name, _ in operator.sizes}
-    for name in given - fields.keys():
-        raise unknown_name(f"elastic size of {operator.family} in stage {stage}", name, fields)
-    if "channels" not in fields and "out_channels" not in fields:
-        raise InputError(f"stage {stage}: {operator.family} is no block of a stage")
-    fixed = {"channels", "in_channels", "out_channels", "resolution"}
-    missing = {name for name, field in fields.items() if field.default is MISSING} - given - fixed
-    if missing:
-        raise InputError(f"stage {stage}: {operator.family} needs options for {', '.join(sorted(missing))}")

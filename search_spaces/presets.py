@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from search_spaces.blocks import DownsampleSpec, HeadSpec, StemSpec
 from search_spaces.errors import unknown_name
-from search_spaces.language import ImageInput, stage_block
+from search_spaces.layout import ImageInput, make_block
 from search_spaces.spec import NetworkSpec, PlacedBlock
 
 _ALIGNED = 16  # channels; see `search_spaces.tiny`
@@ -109,7 +109,13 @@ class Preset:
             for block in range(1, math.ceil(stage.depth * depth) + 1):
                 yield PlacedBlock(
                     f"stage{index}.block{block}",
-                    stage_block(stage.family, channels[index - 1], resolution, stage.sizes),
+                    make_block(
+                        stage.family,
+                        in_channels=channels[index - 1],
+                        out_channels=channels[index - 1],
+                        resolution=resolution,
+                        settings=stage.sizes,
+                    ),
                 )
         yield PlacedBlock(
             "head",

@@ -24,6 +24,7 @@ class BlockSpec(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     family: ClassVar[str]
+    role: ClassVar[str]
 
     @property
     def in_channels(self) -> int:
@@ -61,11 +62,16 @@ class BlockSpec(Protocol):
 
 
 class Counted:
-    """Base of specs: everything that is counted, from `layers`."""
+    """Base of specs: everything that is counted, from `layers`.
+
+    Attributes:
+        role: where in a network the family may stand: ``"stem"``, ``"downsample"``, ``"operator"`` or ``"head"``.
+    """
 
     __slots__ = ()
 
     family: ClassVar[str]
+    role: ClassVar[str] = "operator"
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the steps of the block in order."""
@@ -192,11 +198,17 @@ def check_sizes(
         if words is not None and field.name in words:
             if value not in words[field.name]:
                 raise unknown_name(f"{field.name} of {block.family}", value, words[field.name])
-        elif value < least:
-            raise InputError(f"{block.family}: {field.name} must be at least {least}, got {value}")
+        elif not isinstance(value, int | float) or isinstance(value, bool) or (value % 1 and "float" not in field.type):
+            raise InputError(f"{block.family}: {field.name} must be a whole number, got {value!r}")
+        elif not least <= value < _LARGEST:
+            bound = f"at least {least}" if value < least else f"below {_LARGEST}"
+            raise InputError(f"{block.family}: {field.name} must be {bound}, got {value}")
         if field.name in odd and value % 2 == 0:
             raise InputError(f"{block.family}: {field.name} must be odd, got {value}")
 
+
+_LARGEST = 2**20
+"""No size of a block is as large: what follows from sizes then fits everywhere."""
 
 Spec = TypeVar("Spec", bound=BlockSpec)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from search_spaces.language import ImageInput, Layout, NetworkSpace, Operator, Stage
+from search_spaces.language import NetworkSpace
+from search_spaces.layout import Head, ImageInput, Layout, Operator, Stage, Stem
 
 RESOLUTION = 24
 
@@ -22,17 +23,16 @@ def tiny(channels: int, classes: int) -> NetworkSpace:
         classes: number of labels.
     """
     stages = tuple(
-        Stage(width=width, depth=depth, operators=_operators(kernels))
-        for width, depth, kernels in zip(_WIDTHS, _DEPTHS, _CONVNEXT_KERNELS, strict=True)
+        Stage(width=width, depth=depth, operators=_operators(kernels), stride=stride)
+        for width, depth, kernels, stride in zip(_WIDTHS, _DEPTHS, _CONVNEXT_KERNELS, (1, 2, 2), strict=True)
     )
     return NetworkSpace(
         Layout(
             name="tiny",
             input=ImageInput(channels=channels, resolution=RESOLUTION, classes=classes),
-            stem_kernel=3,
-            stem_stride=2,
+            stem=Stem(settings=(("kernel", 3), ("stride", 2))),
             stages=stages,
-            head_features=128,
+            head=Head(settings=(("features", 128),)),
         )
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from search_spaces.language import ImageInput, Layout, NetworkSpace, Operator, Stage
+from search_spaces.language import NetworkSpace
+from search_spaces.layout import Head, ImageInput, Layout, Operator, Stage, Stem
 
 
 def micro(channels: int = 1, classes: int = 3) -> NetworkSpace:
@@ -16,12 +17,11 @@ def micro(channels: int = 1, classes: int = 3) -> NetworkSpace:
         Layout(
             name="micro",
             input=ImageInput(channels=channels, resolution=8, classes=classes),
-            stem_kernel=3,
-            stem_stride=2,
+            stem=Stem(settings=(("kernel", 3), ("stride", 2))),
             stages=(
-                Stage(width=(16,), depth=(1, 2), operators=operators),
+                Stage(width=(16,), depth=(1, 2), operators=operators, stride=1),
                 Stage(width=(16, 32), depth=(1,), operators=operators),
             ),
-            head_features=16,
+            head=Head(settings=(("features", 16),)),
         )
     )

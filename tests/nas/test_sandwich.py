@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from nas.sandwich import LARGEST, SMALLEST, Sandwich
-from search_spaces.language import ImageInput, Layout, NetworkSpace, Operator, Stage
+from search_spaces.language import NetworkSpace
+from search_spaces.layout import Head, ImageInput, Layout, Operator, Stage, Stem
 from search_spaces.space import SearchSpace
 from search_spaces.tiny import tiny
 
@@ -20,7 +21,7 @@ ATTENTION = Operator(family="attention", sizes=(("expansion", (1, 2)),))
 def mixed() -> NetworkSpace:
     """Return a space whose slots have one, two and three operators."""
     stages = (
-        Stage(width=(16, 32), depth=(1, 2), operators=(MBCONV, CONVNEXT)),
+        Stage(width=(16, 32), depth=(1, 2), operators=(MBCONV, CONVNEXT), stride=1),
         Stage(width=(32, 48), depth=(1, 2, 3), operators=(MBCONV, CONVNEXT, ATTENTION)),
         Stage(width=(48,), depth=(2,), operators=(CONVNEXT,)),
     )
@@ -28,10 +29,9 @@ def mixed() -> NetworkSpace:
         Layout(
             name="mixed",
             input=ImageInput(channels=1, resolution=24, classes=10),
-            stem_kernel=3,
-            stem_stride=2,
+            stem=Stem(settings=(("kernel", 3), ("stride", 2))),
             stages=stages,
-            head_features=32,
+            head=Head(settings=(("features", 32),)),
         )
     )
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import example, given
 
 from predictors.additive import AdditiveCost
-from search_spaces.language import ImageInput, Layout, NetworkSpace, Operator, Stage
+from search_spaces.language import NetworkSpace
+from search_spaces.layout import Head, ImageInput, Layout, Operator, Stage, Stem
 from search_spaces.spec import BlockSpec
 from search_spaces.tiny import tiny
 from tests.search_spaces.reference import every_network
@@ -15,10 +16,14 @@ from tests.search_spaces.strategies import PROPERTY, layouts, seeds
 PLAIN = Layout(
     name="plain",
     input=ImageInput(channels=1, resolution=4, classes=2),
-    stem_kernel=3,
-    stem_stride=1,
+    stem=Stem(settings=(("kernel", 3), ("stride", 1))),
     stages=(
-        Stage(width=(32, 16), depth=(2, 1), operators=(Operator(family="attention", sizes=(("expansion", (2, 1)),)),)),
+        Stage(
+            width=(32, 16),
+            depth=(2, 1),
+            operators=(Operator(family="attention", sizes=(("expansion", (2, 1)),)),),
+            stride=1,
+        ),
         Stage(
             width=(16, 32),
             depth=(1,),
@@ -28,7 +33,7 @@ PLAIN = Layout(
             ),
         ),
     ),
-    head_features=2,
+    head=Head(settings=(("features", 2),)),
 )
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.blocks import AttentionSpec, ConvNeXtSpec, DownsampleSpec, HeadSpec, MBConvSpec, StemSpec
-from search_spaces.language import Layout
+from search_spaces.blocks import FAMILIES as KINDS
+from search_spaces.blocks import DownsampleSpec
+from search_spaces.layout import Layout
 from search_spaces.space import Gene, Genomes, Option, SearchSpace
-from search_spaces.spec import BlockSpec, PlacedBlock
+from search_spaces.spec import PlacedBlock
+
+FAMILIES: dict[str, Any] = dict(KINDS)
 
 
 def meaning(space: SearchSpace, row: npt.NDArray[np.integer]) -> dict[str, Option]:
@@ -48,48 +53,42 @@ def every_network(space: SearchSpace) -> Genomes:
 
 def blocks_of(layout: Layout, chosen: Mapping[str, Option]) -> tuple[PlacedBlock, ...]:
     """Return the blocks of the network with these options, following the sentences of the layout's documentation."""
-    widths = [int(chosen[f"stage{stage}.width"]) for stage in range(1, len(layout.stages) + 1)]
-    side = layout.input.resolution
-    stem = StemSpec(
-        in_channels=layout.input.channels,
-        out_channels=widths[0],
-        resolution=side,
-        kernel=layout.stem_kernel,
-        stride=layout.stem_stride,
+
+    def choice(name: str, options: Sequence[Option]) -> Option:
+        """Return what is chosen; what has one option is no gene."""
+        assert (name in chosen) == (len(options) > 1)
+        return chosen[name] if len(options) > 1 else options[0]
+
+    widths = [int(choice(f"stage{n}.width", stage.width)) for n, stage in enumerate(layout.stages, start=1)]
+    side = int(choice("resolution", layout.input.resolutions))
+    width = int(choice("stem.width", layout.stem.width)) if layout.stem.width else widths[0]
+    settings: dict[str, Any] = dict(layout.stem.settings)
+    stem = FAMILIES[layout.stem.family](
+        in_channels=layout.input.channels, out_channels=width, resolution=side, **settings
     )
     placed = [PlacedBlock("stem", stem)]
-    side //= layout.stem_stride
-    for stage, width in enumerate(widths, start=1):
-        if stage > 1:
-            merge = DownsampleSpec(in_channels=widths[stage - 2], out_channels=width, resolution=side)
-            placed.append(PlacedBlock(f"stage{stage}.downsample", merge))
-            side //= 2
-        for block in range(1, int(chosen[f"stage{stage}.depth"]) + 1):
-            slot = f"stage{stage}.block{block}"
-            placed.append(PlacedBlock(slot, _stage_block(slot, width, side, chosen)))
-    head = HeadSpec(
-        in_channels=widths[-1], resolution=side, features=layout.head_features, classes=layout.input.classes
-    )
+    side = -(-side // int(settings.get("stride") or settings["patch"]))
+    for n, stage in enumerate(layout.stages, start=1):
+        stride = stage.stride
+        if stage.first == "downsample" and stride == 2:
+            merge = DownsampleSpec(in_channels=width, out_channels=widths[n - 1], resolution=side)
+            placed.append(PlacedBlock(f"stage{n}.downsample", merge))
+            side, width, stride = side // 2, widths[n - 1], 1
+        for number in range(1, int(choice(f"stage{n}.depth", stage.depth)) + 1):
+            slot = f"stage{n}.block{number}"
+            able = [o for o in stage.operators if "stride" in {field.name for field in fields(FAMILIES[o.family])}]
+            operators = able if number == 1 and stage.first == "operator" else stage.operators
+            family = choice(f"{slot}.operator", [operator.family for operator in operators])
+            (operator,) = (each for each in operators if each.family == family)
+            more: dict[str, Any] = {
+                field: choice(f"{slot}.{family}.{field}", options) for field, options in operator.sizes
+            } | dict(operator.settings)
+            if operator in able:
+                more |= {"in_channels": width, "out_channels": widths[n - 1], "stride": stride}
+            else:
+                more |= {"channels": width}
+            placed.append(PlacedBlock(slot, FAMILIES[operator.family](resolution=side, **more)))
+            side, width, stride = -(-side // stride), widths[n - 1], 1
+    more = dict(layout.head.settings)
+    head = FAMILIES[layout.head.family](in_channels=width, resolution=side, classes=layout.input.classes, **more)
     return (*placed, PlacedBlock("head", head))
-
-
-def _stage_block(slot: str, width: int, side: int, chosen: Mapping[str, Option]) -> BlockSpec:
-    family = chosen[f"{slot}.operator"]
-
-    def size(field: str) -> int:
-        return int(chosen[f"{slot}.{family}.{field}"])
-
-    match family:
-        case "mbconv":
-            return MBConvSpec(
-                in_channels=width,
-                out_channels=width,
-                resolution=side,
-                kernel=size("kernel"),
-                expansion=size("expansion"),
-            )
-        case "convnext":
-            return ConvNeXtSpec(channels=width, resolution=side, kernel=size("kernel"), expansion=size("expansion"))
-        case "attention":
-            return AttentionSpec(channels=width, resolution=side, expansion=size("expansion"))
-    raise AssertionError(f"{slot} holds {family}")

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from search_spaces.errors import InputError
-from search_spaces.language import ImageInput
+from search_spaces.layout import ImageInput
 from search_spaces.presets import PRESETS, Preset, find_preset
 
 IMAGE = ImageInput(channels=3, resolution=24, classes=7)

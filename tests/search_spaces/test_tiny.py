@@ -37,7 +37,7 @@ def test_tiny_is_worth_searching_and_quick_to_measure(space: NetworkSpace) -> No
     assert space.count() >= 10**8
     assert len(space.blocks) == 110
     assert len(space.layout.stages) >= 3
-    assert space.layout.input.resolution // space.layout.stem_stride <= 16
+    assert space.layout.sides(space.layout.input.resolution)[0] <= 16
 
 
 def test_every_block_is_a_choice_among_three_operators(space: NetworkSpace) -> None:

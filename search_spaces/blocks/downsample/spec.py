@@ -14,6 +14,7 @@ class DownsampleSpec(Counted):
     """2x2 convolution with stride 2, batch norm. The resolution must be even."""
 
     family: ClassVar[str] = "downsample"
+    role: ClassVar[str] = "downsample"
     kernel: ClassVar[int] = 2
 
     in_channels: int

@@ -22,6 +22,7 @@ class HeadSpec(Counted):
     """
 
     family: ClassVar[str] = "head"
+    role: ClassVar[str] = "head"
 
     in_channels: int
     resolution: int

@@ -15,6 +15,7 @@ class PatchifySpec(Counted):
     """Convolution whose kernel and stride are the side of a patch, batch norm. Patches must tile the image."""
 
     family: ClassVar[str] = "patchify"
+    role: ClassVar[str] = "stem"
 
     in_channels: int
     out_channels: int

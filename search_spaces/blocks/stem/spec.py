@@ -15,6 +15,7 @@ class StemSpec(Counted):
     """Convolution, batch norm, activation."""
 
     family: ClassVar[str] = "stem"
+    role: ClassVar[str] = "stem"
 
     in_channels: int
     out_channels: int
