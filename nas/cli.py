@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from nas import defaults
+from nas import defaults, space_commands
 from nas.progress import progress_bar
 from search_spaces.errors import CheckError, InputError, ToolError
 
@@ -38,6 +38,7 @@ def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's signature of a
 
 data_app = typer.Typer(help="Look at a data set.")
 app.add_typer(data_app, name="data")
+app.add_typer(space_commands.app, name="space")
 
 
 @app.callback()
@@ -56,7 +57,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="Target device, such as cpu.")]
 SpaceOption = Annotated[
     str | None,
-    typer.Option("--space", help=f"Search space; fixed by the first command.  [default: {defaults.SPACE}]"),
+    typer.Option("--space", help=f"Name or TOML file; fixed by a run's first command.  [default: {defaults.SPACE}]"),
 ]
 DataOption = Annotated[
     str | None,

@@ -24,6 +24,7 @@ from nas.measure import open_session
 from nas.onnx_export import export_network
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
+from nas.supernet import scaled
 from search_spaces.documents import canonical_json, document, pretty_json
 from search_spaces.errors import CheckError, InputError
 from search_spaces.space import Architecture
@@ -166,8 +167,9 @@ def _parity(evaluator: SubnetEvaluator, spec: NetworkSpec, network: torch.nn.Mod
 
 def _onnx_logits(session: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the logits ``float32[n, classes]`` of a model for batches of one."""
-    name = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
+    given = session.get_inputs()[0]
+    images = scaled(torch.from_numpy(images), given.shape[-1]).numpy()
+    return np.concatenate([session.run(None, {given.name: image[None]})[0] for image in images])
 
 
 def _onnx_accuracy(session: Any, images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
@@ -201,6 +203,7 @@ def _metadata(
 ) -> dict[str, str]:
     """Return what the file says about itself, as JSON texts by key."""
     data, space = evaluator.data, evaluator.space
+    spec = space.lower(space.genome(architecture))
     fields: dict[str, object] = {
         "architecture": {"id": architecture.id, "genes": space.decode(space.genome(architecture))},
         "space": {"name": space.name, "hash": space.hash},
@@ -225,7 +228,7 @@ def _metadata(
             "colour": "grey" if data.channels == 1 else "RGB",
             "resize": "shorter side to size, bilinear with antialiasing; then the centre square",
             "transparency": "on white",
-            "size": [data.resolution, data.resolution],
+            "size": list(spec.input_shape[1:]),
             "scale": 1 / 255,
             "mean": list(data.mean),
             "std": list(data.std),

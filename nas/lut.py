@@ -28,7 +28,6 @@ from nas.stitch import pointwise, stitch
 from predictors.additive import AdditiveCost
 from predictors.latency import BlockLatency, LatencyTable, MeasuredNetwork, block_values, calibrate, calibrated_cost
 from predictors.quality import LatencyError, latency_error
-from search_spaces.blocks import HeadSpec, StemSpec
 from search_spaces.documents import content_hash
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
@@ -190,8 +189,8 @@ def _again(name: str) -> str:
 
 def _edges(block: BlockSpec) -> tuple[_Edge | None, _Edge | None]:
     """Return the feature maps on both sides of a block; None at the ends of a network."""
-    before = _Edge(block.in_channels, block.resolution) if block.family != StemSpec.family else None
-    after = _Edge(block.out_channels, block.out_resolution) if block.family != HeadSpec.family else None
+    before = _Edge(block.in_channels, block.resolution) if block.role != "stem" else None
+    after = _Edge(block.out_channels, block.out_resolution) if block.role != "head" else None
     return before, after
 
 

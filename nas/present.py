@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from nas.bench import BenchReport
 from nas.data import SPLITS, ImageData
 from nas.front import Candidate, Comparison, Front
 from nas.run import Run, run_option
+from nas.terminal import print_json, print_table, say
 
 if TYPE_CHECKING:
     from nas.baseline import Baseline
@@ -29,20 +27,20 @@ from predictors.quality import LatencyError
 def training(run: Run, summary: AccuracySummary, *, as_json: bool) -> None:
     """Print where a supernet stands after training."""
     if as_json:
-        _print_json({"run": str(run.path), "supernet": str(run.supernet_dir), "validation_accuracy": summary})
+        print_json({"run": str(run.path), "supernet": str(run.supernet_dir), "validation_accuracy": summary})
         return
-    _say(f"Supernet of space {run.space.name} ({run.space.count():.1e} networks) trained on {run.settings.data}.")
-    _say(
+    say(f"Supernet of space {run.space.name} ({run.space.count():.1e} networks) trained on {run.settings.data}.")
+    say(
         f"Search-validation accuracy ({summary.images} images): largest {_percent(summary.largest)}, "
         f"random {_percent(summary.random)}, smallest {_percent(summary.smallest)}."
     )
-    _say("Next: nas build-lut --device cpu" + run_option(run.path))
+    say("Next: nas build-lut --device cpu" + run_option(run.path))
 
 
 def latency_table(run: Run, table: LatencyTable, path: Path, *, as_json: bool) -> None:
     """Print what a latency table is worth."""
     if as_json:
-        _print_json(
+        print_json(
             {
                 "file": str(path),
                 "device": table.device,
@@ -53,9 +51,9 @@ def latency_table(run: Run, table: LatencyTable, path: Path, *, as_json: bool) -
             }
         )
         return
-    _say(f"{len(table.blocks)} blocks measured on {table.device}: {path}")
+    say(f"{len(table.blocks)} blocks measured on {table.device}: {path}")
     calibration = f"{table.calibration.model}, fitted on {len(table.calibration_networks)} networks"
-    _table(
+    print_table(
         ["model", "MAPE", "within 5 %", "bias", "Spearman"],
         [
             _error_row("sum of blocks", table.plain_error),
@@ -63,48 +61,48 @@ def latency_table(run: Run, table: LatencyTable, path: Path, *, as_json: bool) -
         ],
         title=f"Predicted against measured, {table.error.networks} other whole networks",
     )
-    _say(f"Noise floor (the same networks measured twice in the same run): {table.error.noise_floor_percent:.2f} %")
-    _say("Next: nas search --budget-ms 50%" + run_option(run.path))
+    say(f"Noise floor (the same networks measured twice in the same run): {table.error.noise_floor_percent:.2f} %")
+    say("Next: nas search --budget-ms 50%" + run_option(run.path))
 
 
 def front(run: Run, result: Front, *, as_json: bool) -> None:
     """Print a validated front."""
     if as_json:
-        _print_json({"file": str(run.front_path), "best": result.best.id} | dataclasses.asdict(result))
+        print_json({"file": str(run.front_path), "best": result.best.id} | dataclasses.asdict(result))
         return
     _candidates(result.candidates, best=result.best)
     low, high = result.reachable_ms
     binds = "" if result.budget_binds else ", so the budget does not bind"
-    _say(
+    say(
         f"Budget: {_ms(result.budget_ms)} ms on {result.device}, of which the best uses "
         f"{result.best.measured_latency_ms / result.budget_ms:.0%}; the space is predicted to reach from {_ms(low)} ms "
         f"to {_ms(high)} ms{binds}."
     )
-    _say(f"{result.evaluations} networks evaluated on {result.validation_images} search-validation images.")
+    say(f"{result.evaluations} networks evaluated on {result.validation_images} search-validation images.")
     if result.dropped:
         names = ", ".join(f"{candidate.id} ({_ms(candidate.measured_latency_ms)} ms)" for candidate in result.dropped)
-        _say(f"Dropped, predicted inside the budget but not measured safely inside: {names}")
+        say(f"Dropped, predicted inside the budget but not measured safely inside: {names}")
     if result.comparison is not None:
-        _say(_compared(result.comparison))
-    _say("Next: nas export" + run_option(run.path))
+        say(_compared(result.comparison))
+    say("Next: nas export" + run_option(run.path))
 
 
 def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
     """Print what was exported and how it was checked."""
     if as_json:
-        _print_json({"path": str(directory / record.file)} | dataclasses.asdict(record))
+        print_json({"path": str(directory / record.file)} | dataclasses.asdict(record))
         return
-    _say(
+    say(
         f"Exported {record.candidate.id}: supernet = extracted = ONNX within {record.parity:.1e} on real images; "
         "onnx.checker's full check passed."
     )
     verdict = "inside" if record.inside_budget else "OUTSIDE"
-    _say(f"The file itself runs in {_ms(record.latency_ms)} ms, {verdict} the budget of {_ms(record.budget_ms)} ms.")
-    _say(
+    say(f"The file itself runs in {_ms(record.latency_ms)} ms, {verdict} the budget of {_ms(record.budget_ms)} ms.")
+    say(
         f"Test accuracy of the file: {_accuracy(record.test_accuracy, record.test_standard_error)} "
         f"({record.test_images} images; the test split has been read {record.test_reads} times)"
     )
-    _say(str(directory / record.file))
+    say(str(directory / record.file))
 
 
 def baselines(
@@ -121,7 +119,7 @@ def baselines(
 
     seen = images_seen(record.config, data)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "baselines": [dataclasses.asdict(result) for result in results],
                 "best": None if best is None else dataclasses.asdict(best),
@@ -153,28 +151,28 @@ def baselines(
                 f"{record.seconds:.0f}",
             ],
         )
-    _table(
+    print_table(
         ["network", "val. accuracy", "ms", "params", "MACs", "images", "seconds"],
         rows,
         title="Hand-made networks (measured ms, images seen, seconds of training)",
     )
     if best is not None:
         for result in results:
-            _say(_difference(best, result))
-        _say(
+            say(_difference(best, result))
+        say(
             "The searched network has the weights of the supernet, whose training counts in full (not the search), and "
             f"in which every image trains {2 + record.config.random_subnets} networks."
         )
     else:
-        _say(f"The last search has no network inside this latency: nas search --budget-ms ...{run_option(run.path)}")
-    _say(f"Kept in {run.path / 'baselines'}")
+        say(f"The last search has no network inside this latency: nas search --budget-ms ...{run_option(run.path)}")
+    say(f"Kept in {run.path / 'baselines'}")
 
 
 def data(images: ImageData, path: Path, *, as_json: bool) -> None:
     """Print what a picture of a data set shows."""
     sizes = {name: len(images.split(name).labels) for name in SPLITS}
     if as_json:
-        _print_json(
+        print_json(
             {
                 "file": str(path),
                 "data": images.name,
@@ -186,16 +184,16 @@ def data(images: ImageData, path: Path, *, as_json: bool) -> None:
         )
         return
     counts = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
-    _say(f"{images.name}: {len(images.class_names)} classes, {counts} images of {images.resolution} pixels.")
-    _say(f"Training images: {path}")
+    say(f"{images.name}: {len(images.class_names)} classes, {counts} images of {images.resolution} pixels.")
+    say(f"Training images: {path}")
 
 
 def bench(report: BenchReport, *, as_json: bool) -> None:
     """Print measured files."""
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
         return
-    _table(
+    print_table(
         ["file", "latency ms", "noise", "p50 ms", "p90 ms"],
         [
             [
@@ -212,7 +210,7 @@ def bench(report: BenchReport, *, as_json: bool) -> None:
 
 
 def _candidates(candidates: Sequence[Candidate], *, best: Candidate) -> None:
-    _table(
+    print_table(
         ["id", "val. accuracy", "predicted ms", "measured ms", "params", "MACs"],
         [
             [
@@ -276,28 +274,3 @@ def _accuracy(value: float, standard_error: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-def _say(text: str) -> None:
-    typer.echo(text)
-
-
-def _print_json(value: dict[str, object]) -> None:
-    plain = {
-        key: dataclasses.asdict(item) if dataclasses.is_dataclass(item) and not isinstance(item, type) else item
-        for key, item in value.items()
-    }
-    typer.echo(json.dumps(plain, allow_nan=False))

@@ -22,6 +22,7 @@ from search_spaces.catalogue import find_space
 from search_spaces.documents import canonical_json, decode, document, pretty_json
 from search_spaces.errors import InputError, MachineError
 from search_spaces.language import NetworkSpace
+from search_spaces.space_file import parse_space, read_space_file
 
 if TYPE_CHECKING:
     from nas.evaluate import SubnetEvaluator
@@ -34,7 +35,10 @@ SPLIT_SEED = 0
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What a run's first command fixes: the space, and the data that gives it its channels and classes."""
+    """What a run's first command fixes: the space, and the data that gives it its channels and classes.
+
+    A space that came from a file is kept as text, so that the run does not depend on the file.
+    """
 
     CURRENT_VERSION: ClassVar[int] = 1
 
@@ -44,6 +48,7 @@ class RunSettings:
     data: str
     channels: int
     class_names: tuple[str, ...]
+    space_text: str = ""
 
 
 class Run:
@@ -60,7 +65,7 @@ class Run:
         self.path = path
         self.settings = settings
         self.ledger = Ledger(path / "ledger.db")
-        self.space: NetworkSpace = find_space(settings.space).build(settings.channels, len(settings.class_names))
+        self.space = _build_space(settings)
         if self.space.hash != settings.space_hash:
             raise InputError(
                 f"{path} was made with another definition of space {settings.space!r} "
@@ -83,10 +88,17 @@ class Run:
         if not cls._exists(path):
             return cls(path, _new_settings(space or defaults.SPACE, data or defaults.DATA))
         settings = read_document(path / "space.json", RunSettings)
-        for name, given, fixed in (("--space", space, settings.space), ("--data", data, settings.data)):
-            if given is not None and _resolved(name, given) != fixed:
+        run = cls(path, settings)
+        channels, classes = settings.channels, len(settings.class_names)
+        same_space = space is None or find_space(space, channels=channels, classes=classes).hash == run.space.hash
+        same_data = data is None or _resolved(data) == settings.data
+        for name, same, given, fixed in (
+            ("--space", same_space, space, settings.space),
+            ("--data", same_data, data, settings.data),
+        ):
+            if not same:
                 raise InputError(f"{path} was made with {name} {fixed}, not {given}; use another --run for it")
-        return cls(path, settings)
+        return run
 
     @classmethod
     def existing(cls, path: Path, *, first: str) -> Run:
@@ -121,7 +133,7 @@ class Run:
 
     def load_data(self, progress: Progress = no_progress) -> ImageData:
         """Read the run's images, split as in every other command of the run."""
-        resolution = find_space(self.settings.space).resolution
+        resolution = self.space.layout.input.resolution
         images = load_data(self.settings.data, resolution=resolution, seed=SPLIT_SEED, progress=progress)
         if (images.channels, images.class_names) != (self.settings.channels, self.settings.class_names):
             raise InputError(f"{self.settings.data} has changed its channels or classes since {self.path} was made")
@@ -222,10 +234,9 @@ def run_option(path: Path) -> str:
 
 
 def _new_settings(space: str, data: str) -> RunSettings:
-    entry = find_space(space)
-    data = _resolved("--data", data)
+    data = _resolved(data)
     description = describe_data(data)
-    built = entry.build(description.channels, len(description.class_names))
+    built = find_space(space, channels=description.channels, classes=len(description.class_names))
     return RunSettings(
         format_version=RunSettings.CURRENT_VERSION,
         space=space,
@@ -233,10 +244,19 @@ def _new_settings(space: str, data: str) -> RunSettings:
         data=data,
         channels=description.channels,
         class_names=description.class_names,
+        space_text=read_space_file(Path(space)) if space.endswith(".toml") else "",
     )
 
 
-def _resolved(name: str, value: str) -> str:
+def _build_space(settings: RunSettings) -> NetworkSpace:
+    """Return a run's space, from the run alone."""
+    channels, classes = settings.channels, len(settings.class_names)
+    if settings.space_text:
+        return parse_space(settings.space_text, source=settings.space, channels=channels, classes=classes)
+    return find_space(settings.space, channels=channels, classes=classes)
+
+
+def _resolved(value: str) -> str:
     """Return a data set's name with its path made absolute: a run must mean the same from every folder."""
     source, _, path = value.partition(":")
-    return f"{source}:{Path(path).expanduser().resolve()}" if name == "--data" and path else value
+    return f"{source}:{Path(path).expanduser().resolve()}" if path else value

@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from search_spaces.blocks import build_module
-from search_spaces.blocks.layers import copy_slices
+from search_spaces.blocks.layers import Block, ElasticConv2d, LayerScale, copy_slices
+from search_spaces.errors import CheckError
 from search_spaces.language import NetworkSpace
-from search_spaces.spec import NetworkSpec, largest_spec
+from search_spaces.spec import BlockSpec, NetworkSpec, largest_spec
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -19,8 +21,8 @@ Module = TypeVar("Module", bound=nn.Module)
 class Supernet(nn.Module):
     """All networks of a space in one set of weights.
 
-    Sizes share weights by prefix slices; operators of a slot have weights of their own. The subnet to run is an
-    argument of every call, never hidden state.
+    Sizes share weights by prefix slices, as the layout's `Sharing` says; operators of a slot have weights of their own.
+    The subnet to run is an argument of every call, never hidden state.
 
     Args:
         space: what the weights must cover.
@@ -34,7 +36,7 @@ class Supernet(nn.Module):
             self.slots = nn.ModuleDict(
                 {
                     _module_name(slot): nn.ModuleDict(
-                        {family: build_module(largest_spec(blocks)) for family, blocks in families.items()}
+                        {family: _elastic(space, blocks) for family, blocks in families.items()}
                     )
                     for slot, families in space.slot_families().items()
                 }
@@ -47,10 +49,20 @@ class Supernet(nn.Module):
         return block
 
     def forward(self, x: Tensor, spec: NetworkSpec) -> Tensor:
-        """Return the logits ``float[n, classes]`` of the subnet `spec` for images ``float[n, c, h, w]``."""
+        """Return the logits ``float[n, classes]`` of the subnet `spec` for images ``float[n, c, h, w]``.
+
+        Images of another side than the subnet's are scaled to it.
+        """
+        x = scaled(x, spec.input_shape[1])
         for placed in spec:
             x = self.block(placed.slot, placed.block.family)(x, placed.block)
         return x
+
+    def sort_channels(self) -> None:
+        """Put the inner channels of all blocks that matter most first; the largest subnets stay the same functions."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.sort_channels()
 
 
 class Network(nn.Module):
@@ -62,7 +74,8 @@ class Network(nn.Module):
         self.blocks = nn.ModuleDict({_module_name(placed.slot): build_module(placed.block) for placed in spec})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``float[n, classes]`` for images ``float[n, c, h, w]``."""
+        """Return logits ``float[n, classes]`` for images ``float[n, c, h, w]``, which are scaled to the spec's side."""
+        x = scaled(x, self.spec.input_shape[1])
         for block in self.blocks.values():
             x = block(x)
         return x
@@ -75,6 +88,30 @@ def extract(supernet: Supernet, spec: NetworkSpec) -> Network:
         target: Any = network.blocks[_module_name(placed.slot)]
         copy_slices(supernet.block(placed.slot, placed.block.family), target)
     return network.eval()
+
+
+@torch.inference_mode()
+def check_forward(supernet: Supernet, specs: Iterable[NetworkSpec]) -> None:
+    """Run subnets and their extracted copies on one random image each.
+
+    Raises:
+        CheckError: their logits differ, are not finite, or have another shape than the spec says.
+    """
+    supernet.eval()
+    for spec in specs:
+        image = torch.randn(1, *spec.input_shape, generator=torch.Generator().manual_seed(0))
+        inside, alone = supernet(image, spec), extract(supernet, spec)(image)
+        if inside.shape != (1, spec.blocks[-1].block.out_channels) or not torch.isfinite(inside).all():
+            raise CheckError(f"a network of the space gives logits of shape {tuple(inside.shape)}, or not finite ones")
+        if not torch.allclose(inside, alone, rtol=0, atol=1e-4):
+            raise CheckError("a subnet and its extracted copy differ: a block of the space is not elastic as it should")
+
+
+def scaled(images: Tensor, side: int) -> Tensor:
+    """Return images ``float[n, c, h, w]`` at a side, as they are where they have it: bilinear, with antialiasing."""
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def channels_last(module: Module) -> Module:
@@ -105,6 +142,19 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[
     model.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _elastic(space: NetworkSpace, blocks: list[BlockSpec]) -> nn.Module:
+    """Return one family's module of a slot, as the layout's `Sharing` asks for."""
+    sharing = space.layout.sharing
+    module = build_module(largest_spec(blocks))
+    has_kernels = len({getattr(block, "kernel", None) for block in blocks}) > 1
+    for layer in module.modules():
+        if isinstance(layer, LayerScale):
+            layer.start_at(sharing.layer_scale)
+        if isinstance(layer, ElasticConv2d) and has_kernels and sharing.kernel_transforms:
+            layer.learn_kernels()
+    return module
 
 
 def _module_name(slot: str) -> str:

@@ -1,30 +1,78 @@
-"""The spaces known by name. To add one: write its file, add its line to `SPACES`."""
+"""Spaces by name, ``NAME[:key=value,…]``, or in a TOML file. To add one: write its file, add its line to `SPACES`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from search_spaces import tiny
-from search_spaces.errors import unknown_name
+from search_spaces import cifar, mobile, ofa, tiny
+from search_spaces.errors import InputError, unknown_name
 from search_spaces.language import NetworkSpace
+from search_spaces.space_file import parse_space, read_space_file
 
 
 @dataclass(frozen=True, slots=True)
 class SpaceEntry:
-    """A named space: the side of the images it takes, and how to build it for given channels and classes."""
+    """A named space.
 
-    resolution: int
-    build: Callable[[int, int], NetworkSpace]
+    Attributes:
+        about: in a line.
+        build: from channels and classes, and its options by name.
+        options: how to read each option from text.
+    """
+
+    about: str
+    build: Callable[..., NetworkSpace]
+    options: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    """Read ``192`` or ``160/192/224``."""
+    return tuple(int(part) for part in text.split("/"))
 
 
 SPACES: dict[str, SpaceEntry] = {
-    "tiny": SpaceEntry(tiny.RESOLUTION, tiny.tiny),
+    "tiny": SpaceEntry("24x24 images; trains on two cores in minutes", tiny.tiny),
+    "cifar": SpaceEntry("32x32 images, an operator to choose in every block", cifar.cifar),
+    "mobile": SpaceEntry("128 to 224 pixels, for CPUs", mobile.mobile),
+    "mobile-int8": SpaceEntry("128 to 224 pixels, for 8-bit arithmetic", mobile.mobile_int8),
+    "ofa-mbv3": SpaceEntry(
+        "the MobileNetV3 space of Once-for-All; options width=1.0 or 1.2, resolution=192 or 160/192/224",
+        lambda channels, classes, width=1.2, resolution=(ofa.RESOLUTION,): ofa.ofa_mbv3(
+            channels, classes, width=width, resolutions=resolution
+        ),
+        {"width": float, "resolution": _sides},
+    ),
 }
 
 
-def find_space(name: str) -> SpaceEntry:
-    """Return a named space; raises `InputError` naming the known ones."""
+def find_space(text: str, *, channels: int, classes: int) -> NetworkSpace:
+    """Return a space for images of these channels and so many classes.
+
+    Args:
+        text: a name of `SPACES` with options, or a path that ends in ``.toml``.
+        channels: of the input images.
+        classes: number of labels.
+
+    Raises:
+        InputError: the name, an option or a value is not known or not allowed; the file does not exist.
+        MachineError: the file cannot be read.
+    """
+    if text.endswith(".toml"):
+        return parse_space(read_space_file(Path(text)), source=text, channels=channels, classes=classes)
+    name, colon, rest = text.partition(":")
     if name not in SPACES:
-        raise unknown_name("space", name, SPACES)
-    return SPACES[name]
+        raise unknown_name("space", name, [*SPACES, "or a file that ends in .toml"])
+    entry = SPACES[name]
+    options: dict[str, Any] = {}
+    for option in rest.split(",") if colon else ():
+        key, _, value = option.partition("=")
+        if key not in entry.options:
+            raise unknown_name(f"option of space {name!r}", key, entry.options)
+        try:
+            options[key] = entry.options[key](value)
+        except ValueError:
+            raise InputError(f"space {name!r}: {key}={value!r} cannot be read ({entry.about})") from None
+    return entry.build(channels, classes, **options)

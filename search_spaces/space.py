@@ -160,10 +160,19 @@ class SearchSpace:
     def sample(self, n: int, rng: np.random.Generator) -> Genomes:
         """Draw `n` canonical genomes, each gene uniform over its options given its parent.
 
-        This is not uniform over distinct architectures: options with many genes below them (deep networks) are drawn
-        no more often than options with few.
+        This is not uniform over distinct architectures (see `sample_uniform`): options with many genes below them (deep
+        networks) are drawn no more often than options with few.
         """
         return self.canonical(rng.integers(0, self.n_options, size=(n, self.n_genes)).astype(np.int16))
+
+    def sample_uniform(self, n: int, rng: np.random.Generator) -> Genomes:
+        """Draw `n` canonical genomes, every distinct architecture with the same probability; mostly deep networks."""
+        columns = []
+        for weights in self.option_counts():
+            total = sum(weights)
+            shares = np.cumsum([weight / total for weight in weights])
+            columns.append(np.searchsorted(shares[:-1], rng.random(n), side="right"))
+        return self.canonical(np.stack(columns, axis=1).astype(np.int16))
 
     def enumerate(self) -> Genomes:
         """Return every distinct architecture as a canonical genome, ``int16[count, n_genes]``; for small spaces."""

@@ -22,7 +22,7 @@ from nas.block_cache import BlockCache
 from search_spaces.catalogue import find_space
 
 told = []
-BlockCache(Path(sys.argv[1])).fill(find_space("tiny").build(1, 10).blocks, lambda *each: told.append(each))
+BlockCache(Path(sys.argv[1])).fill(find_space("tiny", channels=1, classes=10).blocks, lambda *each: told.append(each))
 print(told, sorted({"torch", "onnxscript"} & set(sys.modules)))
 """
 

@@ -33,7 +33,7 @@ CPU = CpuDevice()
 
 @pytest.fixture(scope="module")
 def space() -> NetworkSpace:
-    return find_space("tiny").build(1, 10)
+    return find_space("tiny", channels=1, classes=10)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_build_killed_while_exporting_and_while_measuring_goes_on(tmp_path: Pa
 
     kill_when(build, lambda: len(list(blocks.glob("*.onnx"))) >= 5)
     exported = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in blocks.glob("*.onnx")}
-    space = find_space("tiny").build(1, 10)
+    space = find_space("tiny", channels=1, classes=10)
     assert 5 <= len(exported) < len(space.blocks)
     assert not list(run.glob("luts/*.json"))
 
@@ -208,7 +208,9 @@ def assert_blocks_are_what_is_left_of_their_context(lines: list[dict[str, object
         if line["kind"] == "visit":
             name, nanoseconds = str(line["id"]), float(str(line["min_ns"]))
             minima[name] = min(minima.get(name, np.inf), nanoseconds / 1e6)
-    for number, (entry, block) in enumerate(zip(table.blocks, find_space("tiny").build(1, 10).blocks, strict=True)):
+    for number, (entry, block) in enumerate(
+        zip(table.blocks, find_space("tiny", channels=1, classes=10).blocks, strict=True)
+    ):
         ends = []
         if block.family != "stem":
             ends.append(f"chain-{block.in_channels}x{block.resolution}")

@@ -26,7 +26,7 @@ from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
 from tests.nas.micro_space import micro
 
-SPACE = find_space("tiny").build(1, 10)
+SPACE = find_space("tiny", channels=1, classes=10)
 OPERATORS = {"mbconv", "convnext", "attention"}
 
 

@@ -1,0 +1,38 @@
+"""Text, tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import typer
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    typer.echo(text)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str, left: int = 1) -> None:
+    """Print a table, its first columns aligned to the left and the others, which are figures, to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console().print(table)
+
+
+def print_json(value: dict[str, object]) -> None:
+    """Print one JSON object; dataclasses among its values become objects."""
+    plain = {
+        key: dataclasses.asdict(item) if dataclasses.is_dataclass(item) and not isinstance(item, type) else item
+        for key, item in value.items()
+    }
+    typer.echo(json.dumps(plain, allow_nan=False))
