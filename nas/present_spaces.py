@@ -89,5 +89,9 @@ def _operators(stage: Stage) -> str:
 
 def _operator(operator: Operator) -> str:
     choices = [f"{name} {_listed(options)}" for name, options in operator.sizes]
-    settings = [str(value) if isinstance(value, str) else f"{name} {value}" for name, value in operator.settings]
-    return " ".join([operator.family, *choices, *(word for word in settings if word != "none")])
+    settings = [
+        str(value) if name == "activation" else f"{name} {value}"
+        for name, value in operator.settings
+        if value != "none"
+    ]
+    return " ".join([operator.family, *choices, *settings])

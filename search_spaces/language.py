@@ -29,6 +29,7 @@ UNREACHABLE = -2
 """Filler of table entries that no canonical genome points to."""
 
 _CHUNK = 8192  # rows, so that their entries stay in the cache
+_MAX_ENTRIES = 1_000_000  # of a table: beyond that, what is to be measured could never be
 _EXACT = 2**24  # whole numbers that float32 holds exactly
 
 Number = Callable[[BlockSpec], int]
@@ -208,8 +209,11 @@ class NetworkSpace(SearchSpace):
         depth = _Axis(f"stage{index}.depth", stage.depth)
         operator = _Axis(f"{prefix}.operator", tuple(each.family for each in operators))
         outer = [resolution, depth, *([before] if changes else []), width, operator]
+        inner = max(math.prod(len(options) for _, options in each.sizes) for each in operators)
+        entries = math.prod(len(axis.options) for axis in outer) * inner
+        if entries > _MAX_ENTRIES:
+            raise InputError(f"stage {index}: a block has {entries} settings, more than {_MAX_ENTRIES}; offer fewer")
         choices = [list(each.size_choices()) for each in operators]
-        inner = max(len(sizes) for sizes in choices)
         table = np.full((*(len(axis.options) for axis in outer), inner), UNREACHABLE, dtype=np.int32)
         for place in itertools.product(*(range(len(axis.options)) for axis in outer)):
             chosen: dict[str, Any] = {axis.name: axis.options[i] for axis, i in zip(outer, place, strict=True)}

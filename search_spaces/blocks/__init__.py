@@ -39,8 +39,11 @@ FAMILIES: dict[str, type[BlockSpec]] = {
 
 
 def build_module(spec: BlockSpec) -> Block[Any]:
-    """Return a torch module for a block, with fresh weights; elastic below its sizes. Loads torch."""
-    module = importlib.import_module(f"search_spaces.blocks.{spec.family}.module")
+    """Return a torch module for a block, with fresh weights; elastic below its sizes. Loads torch.
+
+    The class stands in ``module.py`` beside the file of the spec.
+    """
+    module = importlib.import_module(f"{type(spec).__module__.rpartition('.')[0]}.module")
     block: Block[Any] = getattr(module, type(spec).__name__.removesuffix("Spec"))(spec)
     return block
 
