@@ -33,7 +33,7 @@ from search_spaces.blocks import (
     StemSpec,
     build_module,
 )
-from search_spaces.blocks.layers import copy_slices
+from search_spaces.blocks.layers import Block, copy_slices
 from search_spaces.spec import BlockSpec, block_fields, block_key, largest_spec
 from search_spaces.tiny import tiny
 from tests.source_tree import source_files
@@ -251,6 +251,30 @@ def test_a_standalone_block_uses_its_own_tensors_whole(spec: BlockSpec, largest:
         with torch.no_grad(), Cuts(block) as cuts:
             block(*arguments)
         assert cuts.names == []
+
+
+INNER = dict.fromkeys(("mbconv", "fused_mbconv", "convnext", "single_head"), "project") | {"attention": "out"}
+"""The layer that reads a family's inner channels, which are sorted."""
+
+
+@pytest.mark.parametrize("largest", [largest_spec(slot) for slot in SLOTS], ids=block_key)
+def test_sorting_channels_keeps_the_function_and_puts_first_what_matters_most(largest: BlockSpec) -> None:
+    block, x = random_block(largest), images(largest)
+    with torch.no_grad():
+        before = block(x)
+        weights = {name: tensor.clone() for name, tensor in block.state_dict().items()}
+        assert isinstance(block, Block)
+        block.sort_channels()
+        torch.testing.assert_close(block(x), before, rtol=0, atol=1e-5)
+    moved = [name for name, tensor in block.state_dict().items() if not torch.equal(tensor, weights[name])]
+    has_inner = largest.family in INNER
+    assert bool(moved) == has_inner
+    if has_inner:
+        reader: Any = block.get_submodule(INNER[largest.family])
+        importance = reader.importance()
+        if isinstance(largest, AttentionSpec):
+            importance = importance.view(-1, largest.head_channels).sum(1)
+        assert (importance.diff() <= 0).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

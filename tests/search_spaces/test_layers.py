@@ -10,11 +10,15 @@ from torch.nn import functional as F
 from search_spaces.blocks.layers import (
     ElasticBatchNorm2d,
     ElasticConv2d,
+    ElasticImageNorm,
     ElasticLayerNorm,
     ElasticLinear,
     LayerScale,
+    SqueezeExcite,
+    activate,
     copy_slices,
 )
+from search_spaces.blocks.words import ACTIVATIONS
 
 
 def numbered(shape: tuple[int, ...]) -> Tensor:
@@ -129,3 +133,81 @@ def test_parameters_that_nothing_can_cut_are_refused() -> None:
     target = nn.Sequential(ElasticLinear(4, 2), nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"module '1' \(Linear\) has parameters but is not an elastic layer"):
         copy_slices(source, target)
+
+
+def test_smaller_kernels_are_made_from_larger_ones_one_ring_at_a_time() -> None:
+    conv = ElasticConv2d(4, 4, 7, groups=4)
+    fill(conv)
+    x = numbered((2, 4, 8, 8))
+    centre = {kernel: conv(x, 4, kernel) for kernel in (3, 5)}
+    conv.learn_kernels()
+    # At first they are the centre.
+    for kernel, expected in centre.items():
+        torch.testing.assert_close(conv(x, 4, kernel), expected)
+    five, three = (nn.init.uniform_(conv.transforms[name]) for name in ("5", "3"))
+    inner = (conv.weight[:, :, 1:6, 1:6].reshape(4, 25) @ five.T).reshape(4, 1, 5, 5)
+    torch.testing.assert_close(conv(x, 4, 5), F.conv2d(x, inner, None, padding=2, groups=4))
+    innermost = (inner[:, :, 1:4, 1:4].reshape(4, 9) @ three.T).reshape(4, 1, 3, 3)
+    torch.testing.assert_close(conv(x, 4, 3), F.conv2d(x, innermost, None, padding=1, groups=4))
+    # The largest kernel is what it was, and a copy holds the kernel that is made.
+    assert torch.equal(conv(x), F.conv2d(x, conv.weight, None, padding=3, groups=4))
+    small = ElasticConv2d(4, 4, 3, groups=4)
+    copy_slices(nn.Sequential(conv), nn.Sequential(small))
+    torch.testing.assert_close(small(x), conv(x, 4, 3))
+    assert not list(small.transforms)
+
+
+def test_a_kernel_that_is_made_teaches_what_it_was_made_from() -> None:
+    conv = ElasticConv2d(2, 2, 7, groups=2)
+    conv.learn_kernels()
+    conv(numbered((1, 2, 9, 9)), 2, 5).square().sum().backward()
+    assert conv.weight.grad is not None
+    assert (conv.weight.grad[:, :, 1:6, 1:6] != 0).all()
+    assert not conv.weight.grad[:, :, 0].any()
+    assert (conv.transforms["5"].grad != 0).any()
+    assert conv.transforms["3"].grad is None
+
+
+def test_patches_are_not_padded() -> None:
+    conv = ElasticConv2d(3, 4, 4, stride=4, padding=0)
+    fill(conv)
+    x = numbered((1, 3, 8, 8))
+    assert torch.equal(conv(x, 2), F.conv2d(x, conv.weight[:2], None, stride=4))
+
+
+def test_a_norm_over_the_image_is_over_all_channels_it_sees() -> None:
+    norm = ElasticImageNorm(6)
+    fill(norm)
+    x = numbered((3, 4, 5, 5)) * 5 + 2
+    dims = (1, 2, 3)
+    variance = x.var(dims, unbiased=False, keepdim=True)
+    scaled = (x - x.mean(dims, keepdim=True)) / torch.sqrt(variance + 1e-5)
+    expected = scaled * norm.weight[:4, None, None] + norm.bias[:4, None, None]
+    torch.testing.assert_close(norm(x), expected)
+
+
+@pytest.mark.parametrize("gate", ["sigmoid", "hard-sigmoid"])
+def test_squeeze_and_excite_gates_channels(gate: str) -> None:
+    squeeze = SqueezeExcite(6, 4, activation="silu", gate=gate)
+    fill(squeeze)
+    x = numbered((2, 3, 4, 4))
+    pooled = x.mean((2, 3))
+    reduce, expand = squeeze.reduce.weight[:, :, 0, 0], squeeze.expand.weight[:, :, 0, 0]
+    assert squeeze.reduce.bias is not None
+    assert squeeze.expand.bias is not None
+    inner = F.silu(pooled @ reduce[:2, :3].T + squeeze.reduce.bias[:2])
+    scores = inner @ expand[:3, :2].T + squeeze.expand.bias[:3]
+    gates = torch.sigmoid(scores) if gate == "sigmoid" else (scores / 6 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(squeeze(x, 2), x * gates[:, :, None, None])
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_what_their_names_say(name: str) -> None:
+    x = torch.linspace(-8, 8, 33)
+    expected = {
+        "relu": x.clamp(0),
+        "relu6": x.clamp(0, 6),
+        "hard-swish": x * (x + 3).clamp(0, 6) / 6,
+        "silu": x / (1 + torch.exp(-x)),
+    }
+    torch.testing.assert_close(activate(name)(x), expected[name])

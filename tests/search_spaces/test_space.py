@@ -127,6 +127,28 @@ def test_samples_are_uniform_over_the_options_of_each_gene_that_exists() -> None
     assert len({genome.tobytes() for genome in genomes}) == NETWORKS.count()
 
 
+def test_uniform_samples_are_uniform_over_distinct_networks() -> None:
+    n = 30_000
+    genomes = NETWORKS.sample_uniform(n, np.random.default_rng(0))
+    networks, counts = np.unique(genomes, axis=0, return_counts=True)
+    assert len(networks) == NETWORKS.count() < n / 100
+    # Five standard errors of a count.
+    assert np.abs(counts - n / len(networks)).max() < 5 * np.sqrt(n / len(networks))
+    plain = NETWORKS.sample(n, np.random.default_rng(0))
+    _, uneven = np.unique(plain, axis=0, return_counts=True)
+    assert uneven.max() > 2 * n / len(networks)
+
+
+@PROPERTY
+@given(forests(), seeds)
+def test_uniform_samples_are_canonical_and_repeat_with_the_seed(space: SearchSpace, seed: int) -> None:
+    first, again = (space.sample_uniform(ROWS, np.random.default_rng(seed)) for _ in range(2))
+    assert first.shape == (ROWS, space.n_genes)
+    assert first.dtype == np.int16
+    assert np.array_equal(first, again)
+    assert np.array_equal(space.canonical(first), first)
+
+
 @PROPERTY
 @given(forests(), seeds)
 def test_encoding_is_a_one_hot_of_what_exists(space: SearchSpace, seed: int) -> None:
