@@ -96,13 +96,57 @@ def train(
             images = opened.load_data(progress)
         opened.fix()
         with progress_bar("training", quiet=as_json) as progress:
-            train_supernet(
+            record = train_supernet(
                 opened.space, images, config, directory=opened.supernet_dir, accelerator=target, progress=progress
             )
         evaluator = opened.evaluator(images)
         with progress_bar("evaluating", quiet=as_json) as progress:
             summary = evaluator.summary(progress=progress)
-    present.training(opened, summary, as_json=as_json)
+    present.training(opened, record, summary, as_json=as_json)
+
+
+@app.command("import-ofa")
+def import_ofa(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Published weights, a .pth file.")],
+    *,
+    run: RunOption = defaults.RUN,
+    space: Annotated[
+        str, typer.Option("--space", help="ofa-mbv3 with its options, such as ofa-mbv3:width=1.0.")
+    ] = "ofa-mbv3",
+    data: DataOption = None,
+    new_classifier: Annotated[
+        bool, typer.Option("--new-classifier", help="Leave the last layer untrained: for data of other classes.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring published Once-for-All MobileNetV3 weights into a run, as if its supernet had been trained."""
+    from nas import present
+    from nas.files import make_folder
+    from nas.ofa_weights import read_weights
+    from nas.run import Run
+    from nas.training import save_supernet
+    from nas.training_record import find_record
+
+    opened = Run.open(run, space=space, data=data)
+    with opened.lock():
+        if find_record(opened.supernet_dir) is not None:
+            raise InputError(f"{run} has a supernet already; use another --run")
+        with progress_bar("reading images", quiet=as_json) as progress:
+            images = opened.load_data(progress)
+        supernet = read_weights(opened.space, checkpoint, new_classifier=new_classifier)
+        opened.fix()
+        make_folder(opened.supernet_dir)
+        record = save_supernet(
+            supernet,
+            opened.space,
+            data_hash=images.content_hash,
+            directory=opened.supernet_dir,
+            imported_from=checkpoint.name + (", with an untrained last layer" if new_classifier else ""),
+        )
+        evaluator = opened.evaluator(images)
+        with progress_bar("evaluating", quiet=as_json) as progress:
+            summary = evaluator.summary(progress=progress)
+    present.training(opened, record, summary, as_json=as_json)
 
 
 @app.command("build-lut")
@@ -309,7 +353,7 @@ def baseline_command(
         raise InputError(f"the last search was not for device {target.name}; give --budget-ms")
     from nas.baseline import baseline_folder, plan_baseline, train_baseline
 
-    config = dataclasses.replace(record.config, seed=seed, steps=steps or record.config.steps)
+    config = dataclasses.replace(record.trained, seed=seed, steps=steps or record.trained.steps)
     plans, results = [], []
     with opened.lock():
         with progress_bar("reading images", quiet=as_json) as progress:

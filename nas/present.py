@@ -24,12 +24,14 @@ from predictors.latency import LatencyTable
 from predictors.quality import LatencyError
 
 
-def training(run: Run, summary: AccuracySummary, *, as_json: bool) -> None:
-    """Print where a supernet stands after training."""
+def training(run: Run, record: TrainingRecord, summary: AccuracySummary, *, as_json: bool) -> None:
+    """Print where a supernet stands after training, or after it was imported."""
     if as_json:
         print_json({"run": str(run.path), "supernet": str(run.supernet_dir), "validation_accuracy": summary})
         return
-    say(f"Supernet of space {run.space.name} ({run.space.count():.1e} networks) trained on {run.settings.data}.")
+    count = f"{run.space.count():.1e} networks"
+    origin = f", imported from {record.imported_from}, on" if record.imported_from else " trained on"
+    say(f"Supernet of space {run.space.name} ({count}){origin} {run.settings.data}.")
     say(
         f"Search-validation accuracy ({summary.images} images): largest {_percent(summary.largest)}, "
         f"random {_percent(summary.random)}, smallest {_percent(summary.smallest)}."
@@ -117,7 +119,7 @@ def baselines(
     """Print hand-made networks beside the best inside the same latency that the last search found, if it found any."""
     from nas.fitting import images_seen
 
-    seen = images_seen(record.config, data)
+    seen = images_seen(record.trained, data)
     if as_json:
         print_json(
             {
@@ -161,7 +163,7 @@ def baselines(
             say(_difference(best, result))
         say(
             "The searched network has the weights of the supernet, whose training counts in full (not the search), and "
-            f"in which every image trains {2 + record.config.random_subnets} networks."
+            f"in which every image trains {2 + record.trained.random_subnets} networks."
         )
     else:
         say(f"The last search has no network inside this latency: nas search --budget-ms ...{run_option(run.path)}")

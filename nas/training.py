@@ -63,7 +63,9 @@ def train_supernet(
         identity=pretty_json({"config": config, "space": space.hash, "data": data.content_hash}),
         progress=progress,
     )
-    record = _finish(supernet, space, data, config, directory, fitted)
+    record = save_supernet(
+        supernet, space, data_hash=data.content_hash, directory=directory, config=config, fitted=fitted
+    )
     checkpoint.unlink(missing_ok=True)
     return record
 
@@ -119,21 +121,29 @@ def _sandwich_step(supernet: Supernet, space: NetworkSpace, sandwich: Sandwich, 
     return backward
 
 
-def _finish(
-    supernet: Supernet, space: NetworkSpace, data: ImageData, config: TrainingConfig, directory: Path, fitted: Fitted
+def save_supernet(
+    supernet: Supernet,
+    space: NetworkSpace,
+    *,
+    data_hash: str,
+    directory: Path,
+    config: TrainingConfig | None = None,
+    fitted: Fitted | None = None,
+    imported_from: str = "",
 ) -> TrainingRecord:
-    """Write the final weights, then the record that makes them count."""
+    """Write weights, then the record that makes them count."""
     weights = directory / WEIGHTS_FILE
     tensors = {name: tensor.cpu().contiguous() for name, tensor in supernet.state_dict().items()}
     write_atomic(weights, save_tensors(tensors))
     record = TrainingRecord(
         format_version=TrainingRecord.CURRENT_VERSION,
         config=config,
+        imported_from=imported_from,
         space_hash=space.hash,
-        data_hash=data.content_hash,
+        data_hash=data_hash,
         weights_sha256=sha256_file(weights),
-        final_loss=fitted.loss,
-        seconds=fitted.seconds,
+        final_loss=fitted.loss if fitted else None,
+        seconds=fitted.seconds if fitted else 0.0,
         torch_version=torch.__version__,
     )
     write_atomic(directory / "training.json", pretty_json(record))
@@ -144,8 +154,10 @@ def _check_same(
     record: TrainingRecord, config: TrainingConfig, space: NetworkSpace, data: ImageData, directory: Path
 ) -> None:
     """Refuse to pass off finished weights as the result of other settings."""
+    if record.config is None:
+        raise InputError(f"{directory} holds weights imported from {record.imported_from}; use another --run to train")
     pairs = {"space": (record.space_hash, space.hash), "data": (record.data_hash[:16], data.content_hash[:16])}
-    pairs |= {f.name: (getattr(record.config, f.name), getattr(config, f.name)) for f in dataclasses.fields(config)}
+    pairs |= {f.name: (getattr(record.trained, f.name), getattr(config, f.name)) for f in dataclasses.fields(config)}
     differing = [f"{name} {old}, now {new}" for name, (old, new) in pairs.items() if old != new]
     if differing:
         raise InputError(

@@ -63,25 +63,34 @@ class TrainingRecord:
     """What stands beside trained weights: how they were made, and the hash that identifies them.
 
     Attributes:
-        config: how they were trained.
+        config: how they were trained; None if they were imported.
+        imported_from: name of the file that they came from; empty if they were trained here.
         space_hash: of the space that they cover.
         data_hash: of the images.
         weights_sha256: of the file.
-        final_loss: of the largest subnet in the last step.
-        seconds: wall time of all training steps.
+        final_loss: of the largest subnet in the last step; None if they were imported.
+        seconds: wall time of all training steps here.
         torch_version: that trained them.
     """
 
-    CURRENT_VERSION: ClassVar[int] = 2
+    CURRENT_VERSION: ClassVar[int] = 3
 
     format_version: int
-    config: TrainingConfig
+    config: TrainingConfig | None
+    imported_from: str = ""
     space_hash: str
     data_hash: str
     weights_sha256: str
-    final_loss: float
+    final_loss: float | None
     seconds: float = field(compare=False)  # equal trainings do not take equally long
     torch_version: str
+
+    @property
+    def trained(self) -> TrainingConfig:
+        """How they were trained; raises `InputError` if they were imported."""
+        if self.config is None:
+            raise InputError(f"the supernet was imported from {self.imported_from}; what it cost is not known")
+        return self.config
 
     @property
     def supernet_hash(self) -> str:

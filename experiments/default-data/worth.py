@@ -52,7 +52,7 @@ def contenders(study: Study, seed: int, equal: str) -> pd.DataFrame:
     best = found[(found["arm"] == "search") & found["best"]].iloc[0]
     data = run.load_data()
     record = run.require_supernet()
-    config = dataclasses.replace(record.config, seed=seed)
+    config = dataclasses.replace(record.trained, seed=seed)
     seconds = None if equal == "images" else float(best["seconds"])
     plans = _presets(study, seed, float(best["measured_ms"]), config, data)
     searched = run.space.lower(np.array(best["genes"], dtype=np.int16))
@@ -93,7 +93,7 @@ def _search(study: Study, seed: int, arm: str) -> Rows:
     record = run.require_supernet()
     cost = {
         "seconds": record.seconds + time.perf_counter() - started,
-        "images_seen": images_seen(record.config, evaluator.data),
+        "images_seen": images_seen(record.trained, evaluator.data),
         "budget_ms": budget.limit_ms,
     }
     test = evaluator.evaluate(_genomes(front.candidates), split="test")

@@ -33,6 +33,11 @@ OPTIONS = {
     "baseline": {
         *("--preset", "--budget-ms", "--steps", "--seconds", "--device", "--run", "--accelerator", "--seed", "--json"),
     },
+    "import-ofa": {"--run", "--space", "--data", "--new-classifier", "--json"},
+    "space list": {"--json"},
+    "space show": {"--channels", "--classes", "--json"},
+    "space check": {"--channels", "--classes", "--json"},
+    "space count": {"--channels", "--classes", "--json"},
     "data show": {"--out", "--run", "--space", "--data", "--columns", "--seed", "--json"},
 }
 HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "optuna", "pandas", "PIL", "pymoo", "scipy", "sklearn"}
@@ -70,8 +75,13 @@ def test_the_options_of_every_command_are_these() -> None:
     assert found == OPTIONS
 
 
-def test_every_command_takes_run_seed_and_json() -> None:
-    assert all(options >= {"--run", "--seed", "--json"} for options in OPTIONS.values())
+def test_every_command_takes_json_and_where_it_has_a_run_and_draws_their_options() -> None:
+    assert all("--json" in options for options in OPTIONS.values())
+    assert {name for name, options in OPTIONS.items() if "--run" not in options} == {
+        f"space {word}" for word in ("list", "show", "check", "count")
+    }
+    without_seed = {name for name, options in OPTIONS.items() if "--run" in options and "--seed" not in options}
+    assert without_seed == {"import-ofa"}
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_an_argument_that_is_not_known_is_refused_with_the_nearest_one(
         (("export", "--pick", ""), "is the beginning of"),
         (("train", "--steps", "13", "--batch-size", "32"), "trained with other settings"),
         (("train", "--data", "folder:x"), "--data clutter, not folder:x; use another --run"),
-        (("build-lut", "--space", "huge"), "--space tiny, not huge; use another --run"),
+        (("build-lut", "--space", "cifar"), "--space tiny, not cifar; use another --run"),
     ],
 )
 def test_an_argument_that_does_not_fit_the_run_is_refused(

@@ -60,7 +60,7 @@ def test_the_first_command_fixes_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"space": "huge"}, "made with --space tiny, not huge; use another --run"),
+        ({"space": "cifar"}, "made with --space tiny, not cifar; use another --run"),
         ({"data": "folder:elsewhere"}, "made with --data clutter, not folder:elsewhere; use another --run"),
     ],
 )

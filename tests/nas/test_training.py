@@ -72,6 +72,7 @@ def test_training_lowers_the_loss_and_lifts_every_kind_of_subnet_above_chance(
     finished: tuple[Path, TrainingRecord], tmp_path: Path
 ) -> None:
     directory, record = finished
+    assert record.final_loss is not None
     assert record.final_loss < 0.95 * math.log(10), "guessing has the logarithm of the number of classes"
     supernet, _ = load_supernet(SPACE, directory)
     summary = SubnetEvaluator(SPACE, supernet, "5eed", few_digits(), Ledger(tmp_path / "ledger.db")).summary()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from search_spaces.errors import InputError
 from search_spaces.language import ABSENT, UNREACHABLE, NetworkSpace
@@ -27,6 +27,9 @@ LAYOUT = Layout(
     stages=(FIRST, STAGE),
     head=Head(settings=(("features", 4),)),
 )
+
+ENUMERATED = settings(PROPERTY, max_examples=40)
+"""For properties of all networks of a space, of which there may be thousands."""
 
 FIXED_FIELDS: list[tuple[str, dict[str, tuple[int, ...]]]] = [
     ("convnext", {"kernel": (3,), "expansion": (2,), "channels": (8,)}),
@@ -71,7 +74,7 @@ def test_lowering_follows_the_layout(layout: Layout, seed: int) -> None:
             assert number == ABSENT or space.blocks[number] == by_slot[slot]
 
 
-@PROPERTY
+@ENUMERATED
 @given(layouts(max_depth=2))
 def test_every_network_is_lowered_and_every_block_and_table_entry_is_used(layout: Layout) -> None:
     space = NetworkSpace(layout)
@@ -89,7 +92,7 @@ def test_every_network_is_lowered_and_every_block_and_table_entry_is_used(layout
         assert (pointed | (slot.table == UNREACHABLE) | (slot.table == ABSENT)).all(), slot.name
 
 
-@PROPERTY
+@ENUMERATED
 @given(layouts(max_depth=2))
 def test_networks_that_differ_in_a_gene_differ_in_a_block(layout: Layout) -> None:
     space = NetworkSpace(layout)
