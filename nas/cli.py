@@ -309,7 +309,7 @@ def bench(
 def baseline_command(
     *,
     preset: Annotated[
-        str, typer.Option("--preset", metavar="NAME", help="mobilenetv2, convnext, hybrid or all.")
+        str, typer.Option("--preset", metavar="NAME", help="mobilenetv2, mobilenetv3, convnext, hybrid, shvit or all.")
     ] = "all",
     budget: Annotated[
         str | None,

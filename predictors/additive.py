@@ -80,6 +80,20 @@ class AdditiveCost:
         return canonical
 
 
+def largest_over_blocks(space: NetworkSpace, block_values: npt.ArrayLike, genomes: Genomes) -> Values:
+    """Return the largest of the values of every network's blocks, ``float64[n]``: a peak, where costs add up.
+
+    Args:
+        space: what the genomes mean.
+        block_values: value of each of ``space.blocks``, such as `BlockSpec.peak_elements`, ``float64[n_blocks]``.
+        genomes: canonical, ``int16[n, n_genes]``.
+    """
+    values = np.asarray(block_values, dtype=np.float64)
+    table = np.where(space.tables < 0, -np.inf, values[space.tables])
+    peak: Values = space.gather(genomes, table).max(axis=1)
+    return peak
+
+
 def _eliminate(factors: list[_Factor], n_options: Sequence[int] | npt.NDArray[np.int64]) -> dict[int, int]:
     """Return the option of every gene that minimises a sum of tables, each over a few genes."""
     factors = [_sorted_axes(factor) for factor in factors]

@@ -11,6 +11,7 @@ _SMALLER = (128, 160, 192)
 # Widths are multiples of 16, see `search_spaces.tiny`. One activation and one form of squeeze-and-excite per stage, as
 # MobileNetV3 places them: blocks to measure stay few, and per block they were found to matter little.
 _KERNELS, _EXPANSIONS = (3, 5, 7), (3, 4, 6)
+_UP_TO_4, _UP_TO_5, _UP_TO_6 = (2, 3, 4), (2, 3, 4, 5), (2, 3, 4, 5, 6)
 _RELU: Settings = (("activation", "relu"),)
 _SWISH: Settings = (("activation", "hard-swish"),)
 _SQUEEZE: Settings = (("squeeze", "hidden"),)
@@ -33,10 +34,10 @@ def mobile(channels: int, classes: int) -> NetworkSpace:
             stages=(
                 _first_stage(),
                 _stage((32,), (1, 2, 3), _mbconv(_RELU, kernels=(3, 5)), fused),
-                _stage((48,), (2, 3, 4), _mbconv(_RELU + _SQUEEZE)),
-                _stage((80, 96), (2, 3, 4), _mbconv(_SWISH), convnext),
-                _stage((112, 128), (2, 3, 4), _mbconv(_SWISH + _SQUEEZE), convnext, _single_head(32, 48), stride=1),
-                _stage((160, 192), (2, 3, 4), _mbconv(_SWISH + _SQUEEZE), _single_head(48, 64)),
+                _stage((48, 80), _UP_TO_5, _mbconv(_RELU + _SQUEEZE)),
+                _stage((96, 128), _UP_TO_6, _mbconv(_SWISH), convnext),
+                _stage((128, 192), _UP_TO_6, _mbconv(_SWISH + _SQUEEZE), convnext, _single_head(32, 48), stride=1),
+                _stage((192, 320), _UP_TO_4, _mbconv(_SWISH + _SQUEEZE), _single_head(48, 64)),
             ),
             head=_head("hard-swish"),
         )
@@ -59,10 +60,10 @@ def mobile_int8(channels: int, classes: int) -> NetworkSpace:
             stages=(
                 _first_stage(),
                 _stage((32,), (1, 2, 3), _mbconv(_RELU, kernels=(3, 5)), fused),
-                _stage((48, 64), (2, 3, 4), _mbconv(_RELU), fused),
-                _stage((80, 96), (2, 3, 4), _mbconv(_RELU)),
-                _stage((112, 128), (2, 3, 4), _mbconv(_RELU), stride=1),
-                _stage((160, 192), (2, 3, 4), _mbconv(_RELU)),
+                _stage((48, 80), _UP_TO_5, _mbconv(_RELU), fused),
+                _stage((96, 128), _UP_TO_6, _mbconv(_RELU)),
+                _stage((128, 192), _UP_TO_6, _mbconv(_RELU), stride=1),
+                _stage((192, 320), _UP_TO_4, _mbconv(_RELU)),
             ),
             head=_head("relu"),
         )

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from search_spaces.blocks import DownsampleSpec, HeadSpec, StemSpec
-from search_spaces.errors import unknown_name
-from search_spaces.layout import ImageInput, make_block
+from search_spaces.errors import InputError, unknown_name
+from search_spaces.layout import ImageInput, Setting, make_block
 from search_spaces.spec import NetworkSpec, PlacedBlock
 
 _ALIGNED = 16  # channels; see `search_spaces.tiny`
 _WIDTH_FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
+_LARGEST_IMAGE = 64
 _DEPTH_FACTORS = (0.5, 1.0, 1.5, 2.0)
 
 
@@ -29,13 +30,13 @@ class PresetStage:
         family: of all blocks.
         width: channels.
         depth: blocks.
-        sizes: the other fields of the family's spec.
+        settings: the other fields of the family's spec.
     """
 
     family: str
     width: int
     depth: int
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,14 @@ class Preset:
             image: what it is given and asked for.
             width: factor on all widths, which are then rounded to multiples of 16.
             depth: factor on all depths, which are then rounded up.
+
+        Raises:
+            InputError: the images are larger than a design of three stages is good for.
         """
+        if image.resolution > _LARGEST_IMAGE:
+            raise InputError(
+                f"presets are for images of at most {_LARGEST_IMAGE} pixels; these have {image.resolution}"
+            )
         return NetworkSpec(tuple(self._blocks(image, width, depth)))
 
     def _blocks(self, image: ImageInput, width: float, depth: float) -> Iterator[PlacedBlock]:
@@ -114,7 +122,7 @@ class Preset:
                         in_channels=channels[index - 1],
                         out_channels=channels[index - 1],
                         resolution=resolution,
-                        settings=stage.sizes,
+                        settings=stage.settings,
                     ),
                 )
         yield PlacedBlock(
@@ -128,8 +136,8 @@ class Preset:
         )
 
 
-def _stages(*stages: tuple[str, int, int, Mapping[str, int]]) -> tuple[PresetStage, ...]:
-    return tuple(PresetStage(family=f, width=w, depth=d, sizes=s) for f, w, d, s in stages)
+def _stages(*stages: tuple[str, int, int, Mapping[str, Setting]]) -> tuple[PresetStage, ...]:
+    return tuple(PresetStage(family=f, width=w, depth=d, settings=s) for f, w, d, s in stages)
 
 
 # Three stages at the resolutions of `tiny`; on maps of 3 pixels the outer ring of a 7x7 kernel would only meet padding.
@@ -143,6 +151,15 @@ PRESETS: dict[str, Preset] = {
                 ("mbconv", 16, 1, {"kernel": 3, "expansion": 6}),
                 ("mbconv", 32, 2, {"kernel": 3, "expansion": 6}),
                 ("mbconv", 64, 2, {"kernel": 3, "expansion": 6}),
+            ),
+        ),
+        Preset(
+            name="mobilenetv3",
+            origin="MobileNetV3, arXiv:1905.02244: squeeze-and-excite, 5x5 kernels and hard-swish late",
+            stages=_stages(
+                ("mbconv", 16, 1, {"kernel": 3, "expansion": 4}),
+                ("mbconv", 32, 2, {"kernel": 5, "expansion": 4, "squeeze": "hidden"}),
+                ("mbconv", 64, 2, {"kernel": 5, "expansion": 6, "squeeze": "hidden", "activation": "hard-swish"}),
             ),
         ),
         Preset(
@@ -161,6 +178,15 @@ PRESETS: dict[str, Preset] = {
                 ("mbconv", 16, 1, {"kernel": 3, "expansion": 4}),
                 ("mbconv", 32, 2, {"kernel": 3, "expansion": 4}),
                 ("attention", 64, 2, {"expansion": 4}),
+            ),
+        ),
+        Preset(
+            name="shvit",
+            origin="SHViT, arXiv:2401.16456: one head on a part of the channels, none where the map is large",
+            stages=_stages(
+                ("single_head", 32, 1, {"attended": 0, "expansion": 2}),
+                ("single_head", 48, 2, {"attended": 16, "expansion": 2}),
+                ("single_head", 64, 2, {"attended": 16, "expansion": 2}),
             ),
         ),
     )

@@ -133,6 +133,22 @@ class SearchSpace:
             raise unknown_name("gene", gene, self.names)
         return self._index[gene]
 
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Genes that every architecture has: where a walk through the tree of choices starts."""
+        return tuple(gene.name for gene in self.genes if gene.when is None)
+
+    def children(self, gene: str, option: Option) -> tuple[str, ...]:
+        """Return the genes that exist because a gene has an option; raises `InputError` for one that it has not."""
+        known = self.genes[self.index(gene)].options
+        if option not in known:
+            raise unknown_name(f"option of gene {gene!r}", option, known)
+        return tuple(
+            other.name
+            for other in self.genes
+            if other.when is not None and other.when.gene == gene and option in other.when.options
+        )
+
     def count(self) -> int:
         """Return the exact number of distinct architectures."""
         weights = self.option_counts()

@@ -87,7 +87,8 @@ def _height(side: int) -> float:
 
 
 def _stage_text(stage: Stage, side: int) -> str:
-    return f"{side} px\nwidth {_listed(stage.width)}\n{_listed(stage.depth)} blocks"
+    blocks = "block" if stage.depth == (1,) else "blocks"
+    return f"{side} px\nwidth {_listed(stage.width)}\n{_listed(stage.depth)} {blocks}"
 
 
 def _label(axes: Axes, start: float, end: float, text: str) -> None:

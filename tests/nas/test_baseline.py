@@ -130,7 +130,7 @@ def test_what_cannot_be_compared_is_refused(trained_run: Path, measured_run: Pat
     for run, missing in ((trained_run, "build-lut --device cpu"), (measured_run, "search --budget-ms 50%")):
         assert f"run `nas {missing} --run {run}` first" in refusal(nas_here("baseline", "--run", run))
     for words, expected in (
-        (("--preset", "mobilenet"), "did you mean 'mobilenetv2'"),
+        (("--preset", "convnex"), "did you mean 'convnext'"),
         (("--steps", "3", "--seconds", "3"), "not both"),
         (("--budget-ms", "x"), "not a number"),
         (("--seconds", "nan"), "Invalid value for '--seconds'"),

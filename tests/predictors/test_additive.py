@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 
-from predictors.additive import AdditiveCost
+from predictors.additive import AdditiveCost, largest_over_blocks
 from search_spaces.language import NetworkSpace
 from search_spaces.layout import Head, ImageInput, Layout, Operator, Stage, Stem
 from search_spaces.spec import BlockSpec
@@ -53,6 +53,15 @@ def test_a_cost_is_the_sum_over_the_blocks_of_the_network(layout: Layout, seed: 
     assert predicted.dtype == np.float64
     expected = [0.5 + sum(of_block[placed.block] for placed in space.lower(genome)) for genome in genomes]
     assert predicted.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@PROPERTY
+@given(layouts(), seeds)
+def test_a_peak_is_the_largest_over_the_blocks_of_the_network(layout: Layout, seed: int) -> None:
+    space = NetworkSpace(layout)
+    genomes = space.sample(24, np.random.default_rng(seed))
+    peaks = largest_over_blocks(space, [block.peak_elements() for block in space.blocks], genomes)
+    assert peaks.tolist() == [space.lower(genome).peak_elements() for genome in genomes]
 
 
 @PROPERTY

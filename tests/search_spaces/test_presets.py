@@ -55,9 +55,20 @@ def test_presets_are_what_they_are_named_after() -> None:
         name: {placed.block.family for placed in preset.network(IMAGE, width=1, depth=1) if ".block" in placed.slot}
         for name, preset in PRESETS.items()
     }
-    assert families == {"mobilenetv2": {"mbconv"}, "convnext": {"convnext"}, "hybrid": {"mbconv", "attention"}}
+    assert families == {
+        "mobilenetv2": {"mbconv"},
+        "mobilenetv3": {"mbconv"},
+        "convnext": {"convnext"},
+        "hybrid": {"mbconv", "attention"},
+        "shvit": {"single_head"},
+    }
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InputError, match="unknown preset 'mobilenet'; did you mean 'mobilenetv2'"):
-        find_preset("mobilenet")
+    with pytest.raises(InputError, match="unknown preset 'convnex'; did you mean 'convnext'"):
+        find_preset("convnex")
+
+
+def test_images_that_three_stages_are_too_few_for_are_refused() -> None:
+    with pytest.raises(InputError, match="at most 64 pixels; these have 224"):
+        PRESETS["hybrid"].ladder(ImageInput(channels=3, resolution=224, classes=7))

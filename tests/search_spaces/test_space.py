@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -125,6 +127,27 @@ def test_samples_are_uniform_over_the_options_of_each_gene_that_exists() -> None
         # Five standard errors of a share.
         assert np.abs(shares - expected).max() < 5 * np.sqrt(expected * (1 - expected) / len(options)), gene.name
     assert len({genome.tobytes() for genome in genomes}) == NETWORKS.count()
+
+
+@PROPERTY
+@given(forests())
+def test_walking_the_tree_of_choices_meets_every_network(space: SearchSpace) -> None:
+    def below(gene: str) -> int:
+        options = space.genes[space.index(gene)].options
+        return sum(math.prod(below(child) for child in space.children(gene, option)) for option in options)
+
+    assert math.prod(below(root) for root in space.roots) == space.count()
+    for gene in space.genes:
+        for option in gene.options:
+            assert all(space.genes[space.index(child)].when is not None for child in space.children(gene.name, option))
+
+
+def test_walking_below_what_is_not_there_is_refused() -> None:
+    gene = NETWORKS.genes[0]
+    with pytest.raises(InputError, match="unknown option of gene"):
+        NETWORKS.children(gene.name, "absent")
+    with pytest.raises(InputError, match="unknown gene 'absent'"):
+        NETWORKS.children("absent", 1)
 
 
 def test_uniform_samples_are_uniform_over_distinct_networks() -> None:
