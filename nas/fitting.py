@@ -131,11 +131,18 @@ def _batch_size(config: TrainingConfig, n_images: int) -> int:
 
 
 def _optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return AdamW without weight decay on norms, biases and layer scales."""
-    parameters = list(module.parameters())
+    """Return AdamW without weight decay on norms, biases, layer scales and kernel transforms, which start at identity."""
+    kept = {
+        name: parameter
+        for name, parameter in module.named_parameters()
+        if parameter.ndim <= 1 or ".transforms." in name
+    }
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [parameter for name, parameter in module.named_parameters() if name not in kept],
+            "weight_decay": config.weight_decay,
+        },
+        {"params": list(kept.values()), "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.peak_learning_rate)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 import pytest
@@ -23,14 +21,6 @@ BLOCKS: list[BlockSpec] = list(dict.fromkeys(block for place in MORE_SIZES for b
 @pytest.fixture(scope="module")
 def files() -> list[onnx.ModelProto]:
     return export_blocks(BLOCKS, seed=3)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_every_family_is_here_or_in_the_small_space_that_others_export() -> None:

@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +86,6 @@ def slots() -> list[tuple[BlockSpec, ...]]:
     families = tiny(3, 10).slot_families().values()
     places = [tuple(blocks) for slot in families for blocks in slot.values()]
     return list(dict.fromkeys([*places, *MORE_SIZES]))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Blocks this small spend their time waiting when several threads share the work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 SLOTS = slots()
