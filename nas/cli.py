@@ -115,7 +115,11 @@ def import_ofa(
     ] = "ofa-mbv3",
     data: DataOption = None,
     new_classifier: Annotated[
-        bool, typer.Option("--new-classifier", help="Leave the last layer untrained: for data of other classes.")
+        bool,
+        typer.Option(
+            "--new-classifier",
+            help="For other classes: leave the last layer untrained.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -226,7 +226,7 @@ def _metadata(
         "preprocessing": {
             "layout": "NCHW",
             "colour": "grey" if data.channels == 1 else "RGB",
-            "resize": "shorter side to size, bilinear with antialiasing; then the centre square",
+            "resize": _resize(data.resolution, spec.input_shape[1]),
             "transparency": "on white",
             "size": list(spec.input_shape[1:]),
             "scale": 1 / 255,
@@ -239,6 +239,12 @@ def _metadata(
         "licence": "made with paretonas (Apache-2.0); the weights come under the terms of the training data",
     }
     return {key: value if isinstance(value, str) else canonical_json(value) for key, value in fields.items()}
+
+
+def _resize(prepared: int, taken: int) -> str:
+    """Return how images come to the side that the network takes, as those did that its accuracy is of."""
+    steps = f"shorter side to {prepared}, bilinear with antialiasing; then the centre square"
+    return steps if taken == prepared else f"{steps}; then to {taken}, bilinear with antialiasing"
 
 
 def _without_folders(data: str) -> str:

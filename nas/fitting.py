@@ -131,7 +131,7 @@ def _batch_size(config: TrainingConfig, n_images: int) -> int:
 
 
 def _optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return AdamW without weight decay on norms, biases, layer scales and kernel transforms, which start at identity."""
+    """Return AdamW, without weight decay on norms, biases, layer scales and kernel transforms (at first identities)."""
     kept = {
         name: parameter
         for name, parameter in module.named_parameters()

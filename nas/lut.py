@@ -29,6 +29,7 @@ from predictors.additive import AdditiveCost
 from predictors.latency import BlockLatency, LatencyTable, MeasuredNetwork, block_values, calibrate, calibrated_cost
 from predictors.quality import LatencyError, latency_error
 from search_spaces.documents import content_hash
+from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import BlockSpec, NetworkSpec, block_key
@@ -73,8 +74,14 @@ def build_lut(
         progress: told of measuring.
 
     Raises:
-        InputError, MachineError: as ``device.measure``.
+        InputError: the space has fewer networks than are measured whole; or as ``device.measure``.
+        MachineError: as ``device.measure``.
     """
+    if space.count() < CALIBRATION_NETWORKS + HELD_OUT_NETWORKS:
+        raise InputError(
+            f"space {space.name!r} has {space.count()} networks; a table is calibrated on {CALIBRATION_NETWORKS} and "
+            f"tested on {HELD_OUT_NETWORKS} others; offer more, or export and `nas bench` each"
+        )
     calibration = calibration_sample(space, np.random.default_rng([seed, 0]))
     held_out = held_out_sample(space, np.random.default_rng([seed, 1]), exclude=calibration)
     networks = np.concatenate([calibration, held_out])

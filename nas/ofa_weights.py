@@ -15,6 +15,7 @@ from torch import Tensor
 from nas.supernet import Supernet
 from search_spaces.errors import InputError, MachineError
 from search_spaces.language import NetworkSpace
+from search_spaces.ofa import WIDTHS, ofa_mbv3
 
 _BLOCKS_PER_STAGE = 4
 _STEM = "slots.stem.stem.conv.weight"
@@ -36,22 +37,24 @@ def read_weights(space: NetworkSpace, checkpoint: Path, *, new_classifier: bool 
         InputError: the space is another one; the file is no such checkpoint; its names or shapes do not fit.
         MachineError: the file cannot be read.
     """
-    if space.name != "ofa-mbv3":
+    image = space.layout.input
+    known = [
+        ofa_mbv3(image.channels, image.classes, width=width, resolution=image.resolutions).hash for width in WIDTHS
+    ]
+    if space.hash not in known:
         raise InputError(f"published weights fit the space ofa-mbv3; this run's is {space.name}")
     published = _renamed(_state_dict(checkpoint), checkpoint)
     supernet = Supernet(space, seed=0)
     ours = supernet.state_dict()
     names = {theirs: mine for theirs, mine in _names(ours) if not (new_classifier and mine in _CLASSIFIER)}
-    if ours[_STEM].shape[1] == 1 and "first_conv.conv.weight" in published:
-        # A grey image is one whose three colours are the same.
-        published["first_conv.conv.weight"] = published["first_conv.conv.weight"].sum(1, keepdim=True)
     unused = ("classifier.linear.",) if new_classifier else ()
     missing = sorted(names.keys() - published.keys())
     extra = sorted(name for name in published.keys() - names.keys() if not name.startswith(unused))
+    shapes = {theirs: _published_shape(theirs, ours[mine]) for theirs, mine in names.items()}
     misshapen = [
-        f"{theirs} is {tuple(published[theirs].shape)}, not {tuple(ours[mine].shape)}"
-        for theirs, mine in names.items()
-        if theirs in published and published[theirs].numel() != ours[mine].numel()
+        f"{theirs} is {tuple(published[theirs].shape)}, not {shape}"
+        for theirs, shape in shapes.items()
+        if theirs in published and tuple(published[theirs].shape) != shape
     ]
     _refuse(checkpoint, missing, extra, misshapen)
     # What they leave out is nothing to us: the second to last layer has no bias.
@@ -60,6 +63,8 @@ def read_weights(space: NetworkSpace, checkpoint: Path, *, new_classifier: bool 
         value = published[theirs].to(torch.float32)
         if not torch.isfinite(value).all():
             raise InputError(f"{checkpoint}: {theirs} holds values that are not finite")
+        if mine == _STEM and image.channels == 1:
+            value = value.sum(1, keepdim=True)  # a grey image is one whose three colours are the same
         ours[mine] = value.reshape(ours[mine].shape)
     supernet.load_state_dict(ours)
     return supernet
@@ -78,9 +83,27 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is no checkpoint of tensors alone: {reason}") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{path} holds no state dict: a dictionary of tensors by name")
+    if not isinstance(content, Mapping) or not all(_is_plain(value) for value in content.values()):
+        raise InputError(f"{path} holds no state dict: a dictionary of plain tensors by name")
     return {str(name): value for name, value in content.items()}
+
+
+def _is_plain(value: object) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )
+
+
+def _published_shape(name: str, ours: Tensor) -> tuple[int, ...]:
+    """Return the shape that a tensor of ours has in a checkpoint."""
+    if name == "feature_mix_layer.conv.weight":
+        return (*ours.shape, 1, 1)  # a convolution there, a linear layer here
+    if name == "first_conv.conv.weight":
+        return (ours.shape[0], 3, *ours.shape[2:])
+    return tuple(ours.shape)
 
 
 def _renamed(content: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -134,8 +157,8 @@ def _refuse(path: Path, missing: list[str], extra: list[str], misshapen: list[st
     classes = [text for text in misshapen if text.startswith("classifier.")]
     if classes and len(classes) == len(misshapen) and not missing and not extra:
         raise InputError(
-            f"{path}: {classes[0]}: the data have another number of classes; with --new-classifier the last layer is "
-            "left untrained, to be trained on the run's data"
+            f"{path}: {classes[0]}: the data have another number of classes; with --new-classifier the last layer "
+            "stays untrained, and accuracies mean nothing until it is trained"
         )
     problems = [
         f"{len(found)} {what} ({', '.join(found[:_SHOWN])}{', …' if len(found) > _SHOWN else ''})"

@@ -12,7 +12,7 @@ from nas.bench import BenchReport
 from nas.data import SPLITS, ImageData
 from nas.front import Candidate, Comparison, Front
 from nas.run import Run, run_option
-from nas.terminal import print_json, print_table, say
+from nas.terminal import in_words, print_json, print_table, say
 
 if TYPE_CHECKING:
     from nas.baseline import Baseline
@@ -29,7 +29,7 @@ def training(run: Run, record: TrainingRecord, summary: AccuracySummary, *, as_j
     if as_json:
         print_json({"run": str(run.path), "supernet": str(run.supernet_dir), "validation_accuracy": summary})
         return
-    count = f"{run.space.count():.1e} networks"
+    count = f"{in_words(run.space.count())} networks"
     origin = f", imported from {record.imported_from}, on" if record.imported_from else " trained on"
     say(f"Supernet of space {run.space.name} ({count}){origin} {run.settings.data}.")
     say(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from nas.terminal import print_json, print_table, say
+from nas.terminal import in_words, print_json, print_table, say
 from predictors.space_summary import Range, SpaceSummary
 from search_spaces.language import NetworkSpace
 from search_spaces.layout import Operator, Stage
@@ -27,8 +27,8 @@ def summary(space: NetworkSpace, figures: SpaceSummary, *, as_json: bool) -> Non
         return
     layout = space.layout
     say(
-        f"{space.name}: {space.count():.3g} networks of {figures.genes} choices, {figures.blocks} distinct blocks; "
-        f"images of {_listed(layout.input.resolutions)} pixels."
+        f"{space.name}: {in_words(space.count())} networks of {figures.genes} choices, {figures.blocks} distinct "
+        f"blocks; images of {_listed(layout.input.resolutions)} pixels."
     )
     sides = layout.sides(layout.input.resolution)
     print_table(
@@ -57,8 +57,8 @@ def checked(file: str, space: NetworkSpace, figures: SpaceSummary, n_built: int,
         print_json({"file": file, "networks_run": n_built} | dataclasses.asdict(figures))
         return
     say(
-        f"{file}: sound. {space.count():.3g} networks of {figures.genes} choices, {figures.blocks} distinct blocks; "
-        f"{n_built} networks were built and run, the smallest and the largest among them."
+        f"{file}: sound. {in_words(space.count())} networks of {figures.genes} choices, {figures.blocks} distinct "
+        f"blocks; {n_built} networks were run, with every operator of every block, at the smallest and largest sizes too."
     )
     say(f"Next: nas space show {file}; nas train --space {file}")
 

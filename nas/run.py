@@ -92,6 +92,8 @@ class Run:
         channels, classes = settings.channels, len(settings.class_names)
         same_space = space is None or find_space(space, channels=channels, classes=classes).hash == run.space.hash
         same_data = data is None or _resolved(data) == settings.data
+        if not same_space and space == settings.space:
+            raise InputError(f"{space} has changed since {path} was made with it; use another --run for what it is now")
         for name, same, given, fixed in (
             ("--space", same_space, space, settings.space),
             ("--data", same_data, data, settings.data),

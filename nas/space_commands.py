@@ -41,18 +41,19 @@ def show(
 def check(
     file: FileArgument, *, channels: ChannelsOption = 3, classes: ClassesOption = 10, as_json: JsonOption = False
 ) -> None:
-    """Check a space's file: builds the space, its smallest and largest network and some random ones."""
+    """Check a space's file: builds its supernet and runs networks with every operator, small and large."""
     import numpy as np
 
     from nas import present_spaces
+    from nas.sandwich import Sandwich
     from nas.supernet import Supernet, check_forward
     from predictors.space_summary import summarise
     from search_spaces.catalogue import find_space
 
     built = find_space(file, channels=channels, classes=classes)
-    drawn = built.sample(4, np.random.default_rng(0))
-    ends = [built.resize(drawn[:1], largest=largest) for largest in (False, True)]
-    genomes = np.concatenate([*ends, drawn])
+    # What a training goes through until every operator of every block has had its turn.
+    sandwich = Sandwich(built, seed=0)
+    genomes = built.unique(np.concatenate([sandwich.subnets(step) for step in range(sandwich.cycle)]))
     check_forward(Supernet(built, seed=0), [built.lower(genome) for genome in genomes])
     present_spaces.checked(file, built, summarise(built), len(genomes), as_json=as_json)
 

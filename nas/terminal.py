@@ -14,6 +14,14 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
+def in_words(count: int) -> str:
+    """Return a number of any size: 5,872 or 1.26e+21."""
+    if count < 10**6:
+        return f"{count:,}"
+    exponent = len(str(count)) - 1
+    return f"{count // 10 ** (exponent - 2) / 100:.2f}e+{exponent:02}"
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str, left: int = 1) -> None:
     """Print a table, its first columns aligned to the left and the others, which are figures, to the right."""
     from rich import box

@@ -39,10 +39,8 @@ SPACES: dict[str, SpaceEntry] = {
     "mobile": SpaceEntry("128 to 224 pixels, for CPUs", mobile.mobile),
     "mobile-int8": SpaceEntry("128 to 224 pixels, for 8-bit arithmetic", mobile.mobile_int8),
     "ofa-mbv3": SpaceEntry(
-        "the MobileNetV3 space of Once-for-All; options width=1.0 or 1.2, resolution=192 or 160/192/224",
-        lambda channels, classes, width=1.2, resolution=(ofa.RESOLUTION,): ofa.ofa_mbv3(
-            channels, classes, width=width, resolutions=resolution
-        ),
+        "the MobileNetV3 space of Once-for-All at width 1.2 and 224 pixels; options width=1.0, resolution=160/192/224",
+        ofa.ofa_mbv3,
         {"width": float, "resolution": _sides},
     ),
 }

@@ -21,7 +21,7 @@ from search_spaces.documents import content_hash
 from search_spaces.errors import InputError
 from search_spaces.layout import Layout, Operator, Stage, check_layout, make_block
 from search_spaces.space import Condition, Gene, Genomes, Option, SearchSpace
-from search_spaces.spec import BlockSpec, NetworkSpec, PlacedBlock
+from search_spaces.spec import BlockSpec, NetworkSpec, PlacedBlock, largest_spec
 
 ABSENT = -1
 """Block number of a slot that a shallower network does not have."""
@@ -29,7 +29,10 @@ UNREACHABLE = -2
 """Filler of table entries that no canonical genome points to."""
 
 _CHUNK = 8192  # rows, so that their entries stay in the cache
-_MAX_ENTRIES = 1_000_000  # of a table: beyond that, what is to be measured could never be
+_MAX_ENTRIES = 100_000  # of a slot's table: far more than could ever be measured
+_MAX_PARAMS = 10**10  # of a supernet
+_MAX_ELEMENTS = 10**10  # of activations in one block
+_MAX_COUNT = 10**1000
 _EXACT = 2**24  # whole numbers that float32 holds exactly
 
 Number = Callable[[BlockSpec], int]
@@ -83,6 +86,7 @@ class NetworkSpace(SearchSpace):
         numbers: dict[BlockSpec, int] = {}
         self.slots = tuple(self._slots(lambda block: numbers.setdefault(block, len(numbers))))
         self.blocks = tuple(numbers)
+        self._check_size()
 
     @property
     def hash(self) -> str:
@@ -130,6 +134,7 @@ class NetworkSpace(SearchSpace):
     def lower(self, genome: Genomes) -> NetworkSpec:
         """Return the network that one canonical genome ``int16[n_genes]`` stands for."""
         numbers = self.block_numbers(genome[None])[0]
+        assert (numbers != UNREACHABLE).all(), "the genome is not canonical"
         return NetworkSpec(
             tuple(
                 PlacedBlock(slot.name, self.blocks[number])
@@ -146,6 +151,19 @@ class NetworkSpace(SearchSpace):
             for number in sorted(set(slot.table.tolist()) - {ABSENT, UNREACHABLE}):
                 families.setdefault(self.blocks[number].family, []).append(self.blocks[number])
         return result
+
+    def _check_size(self) -> None:
+        """Refuse what no machine could hold, before anybody tries."""
+        params = sum(
+            largest_spec(blocks).params() for families in self.slot_families().values() for blocks in families.values()
+        )
+        if params > _MAX_PARAMS:
+            raise InputError(f"space {self.name!r}: a supernet of it has {params:.2e} parameters; offer smaller sizes")
+        elements, block = max((block.peak_elements(), block.family) for block in self.blocks)
+        if elements > _MAX_ELEMENTS:
+            raise InputError(f"space {self.name!r}: one {block} makes {elements:.2e} activations; offer smaller sizes")
+        if self.count() > _MAX_COUNT:
+            raise InputError(f"space {self.name!r} has more than 10^1000 networks; offer less")
 
     def _slots(self, number: Number) -> Iterator[Slot]:
         layout = self.layout
@@ -183,6 +201,7 @@ class NetworkSpace(SearchSpace):
 
     def _slot(self, name: str, axes: Sequence[_Axis], build: Callable[..., BlockSpec], number: Number) -> Slot:
         """Make a slot whose block depends on these axes alone."""
+        _check_entries(name, math.prod(len(axis.options) for axis in axes))
         table = [
             number(build(dict(zip([axis.name for axis in axes], values, strict=True))))
             for values in itertools.product(*(axis.options for axis in axes))
@@ -210,9 +229,7 @@ class NetworkSpace(SearchSpace):
         operator = _Axis(f"{prefix}.operator", tuple(each.family for each in operators))
         outer = [resolution, depth, *([before] if changes else []), width, operator]
         inner = max(math.prod(len(options) for _, options in each.sizes) for each in operators)
-        entries = math.prod(len(axis.options) for axis in outer) * inner
-        if entries > _MAX_ENTRIES:
-            raise InputError(f"stage {index}: a block has {entries} settings, more than {_MAX_ENTRIES}; offer fewer")
+        _check_entries(prefix, math.prod(len(axis.options) for axis in outer) * inner)
         choices = [list(each.size_choices()) for each in operators]
         table = np.full((*(len(axis.options) for axis in outer), inner), UNREACHABLE, dtype=np.int32)
         for place in itertools.product(*(range(len(axis.options)) for axis in outer)):
@@ -294,6 +311,11 @@ def _genes(layout: Layout) -> Iterator[Gene]:
                 chosen = Condition(name, (operator.family,)) if len(operators) > 1 else exists
                 for field, options in operator.sizes:
                     yield Gene(f"stage{index}.block{block}.{operator.family}.{field}", options, chosen)
+
+
+def _check_entries(slot: str, entries: int) -> None:
+    if entries > _MAX_ENTRIES:
+        raise InputError(f"{slot}: a block has {entries} settings, more than {_MAX_ENTRIES}; offer fewer options")
 
 
 def _strides(shape: tuple[int, ...], innermost: int) -> npt.NDArray[np.int64]:

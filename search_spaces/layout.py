@@ -25,6 +25,8 @@ TRANSITIONS = (DOWNSAMPLE, OPERATOR)
 
 _PLACED = {"channels", "in_channels", "out_channels", "resolution", "stride"}
 """Fields that follow from where a block stands in a stage."""
+_MAX_OPTIONS, _MAX_STAGES, _MAX_DEPTH = 256, 32, 64
+"""More is a slip of the pen, which would take minutes to build."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,8 +203,10 @@ def check_layout(layout: Layout) -> None:
     _check_block("head", layout.head.family, "head", (), layout.head.settings, also={"classes"}, given={"classes"})
     if layout.stem.width:
         _check_options("stem", "width", layout.stem.width)
-    if not layout.stages:
-        raise InputError(f"space {layout.name!r} has no stages")
+    if not 0 < len(layout.stages) <= _MAX_STAGES:
+        raise InputError(f"space {layout.name!r} has {len(layout.stages) or 'no'} stages; give 1 to {_MAX_STAGES}")
+    if not 0.0 < layout.sharing.layer_scale <= 10.0:
+        raise InputError(f"sharing: layer_scale must be above 0 and at most 10, got {layout.sharing.layer_scale}")
     for number, stage in enumerate(layout.stages, start=1):
         _check_stage(layout, number, stage)
     _check_sides(layout)
@@ -212,6 +216,8 @@ def _check_stage(layout: Layout, number: int, stage: Stage) -> None:
     place = f"stage {number}"
     _check_options(place, "width", stage.width)
     _check_options(place, "depth", stage.depth)
+    if max(stage.depth) > _MAX_DEPTH:
+        raise InputError(f"{place}: a stage has at most {_MAX_DEPTH} blocks, got {max(stage.depth)}")
     if stage.stride not in (1, 2):
         raise InputError(f"{place}: stride must be 1 or 2, got {stage.stride}")
     if stage.first not in TRANSITIONS:
@@ -263,7 +269,7 @@ def _check_block(
     for name, options in sizes:
         if fields[name].type == "str":
             raise InputError(f"{place}: {name} of {family} is no size to choose; give one word for the whole stage")
-        _check_options(place, f"{family}.{name}", options, least=0)
+        _check_options(place, f"{family}.{name}", options, least=0 if name in FAMILIES[family].optional else 1)
     missing = [name for name in free if fields[name].default is MISSING and name not in names]
     if missing:
         raise InputError(f"{place}: {family} needs {', '.join(missing)}")
@@ -274,6 +280,8 @@ def _check_options(place: str, name: str, options: tuple[Size, ...], *, least: i
     sizes = [option for option in options if isinstance(option, int | float) and not isinstance(option, bool)]
     if len(sizes) < len(options) or not options or min(sizes) < least:
         raise InputError(f"{place}: options of {name} must be numbers of at least {least}, got {list(options)}")
+    if len(options) > _MAX_OPTIONS:
+        raise InputError(f"{place}: {name} has {len(options)} options, more than {_MAX_OPTIONS}; offer fewer")
     if len(set(options)) < len(options):
         raise InputError(f"{place}: options of {name} must be distinct, got {list(options)}")
 

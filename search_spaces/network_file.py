@@ -43,6 +43,11 @@ def read_network(text: str | bytes, *, source: str) -> NetworkSpec:
         placed = tuple(PlacedBlock(item.slot, _block(item.block)) for item in network.blocks)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+    names = [item.slot.replace(".", "_") for item in placed]
+    if not all(name.isidentifier() for name in names) or len(set(names)) < len(names):
+        raise InputError(f"{source}: slots need distinct names of letters, digits, underscores and dots")
+    if [item.block.role for item in placed].count("head") != 1 or placed[-1].block.role != "head":
+        raise InputError(f"{source}: a network ends in its one head")
     for before, after in itertools.pairwise(placed):
         given = (before.block.out_channels, before.block.out_resolution)
         if given != (after.block.in_channels, after.block.resolution):

@@ -22,7 +22,7 @@ _STAGES = (
 
 
 def ofa_mbv3(
-    channels: int, classes: int, *, width: float = 1.2, resolutions: tuple[int, ...] = (RESOLUTION,)
+    channels: int, classes: int, *, width: float = 1.2, resolution: tuple[int, ...] = (RESOLUTION,)
 ) -> NetworkSpace:
     """Return the space: five stages of two to four MBConvs, kernel 3/5/7 and expansion 3/4/6 each.
 
@@ -30,7 +30,7 @@ def ofa_mbv3(
         channels: of the input images; the published weights have 3.
         classes: number of labels.
         width: multiplier of all channels.
-        resolutions: sides of the images; the original had 128 to 224 in steps of 4.
+        resolution: sides of the images; the original had 128 to 224 in steps of 4.
 
     Raises:
         InputError: a width that was not published, or resolutions that are no sides.
@@ -50,11 +50,13 @@ def ofa_mbv3(
             settings=(("activation", activation), ("squeeze", squeeze)),
         )
         stages.append(Stage(width=(scaled(base),), depth=(2, 3, 4), operators=(block,), stride=stride, first=OPERATOR))
-    *smaller, resolution = sorted(resolutions)
+    if not resolution:
+        raise InputError("ofa-mbv3 needs at least one resolution")
+    *smaller, largest = sorted(resolution)
     return NetworkSpace(
         Layout(
             name="ofa-mbv3",
-            input=ImageInput(channels=channels, resolution=resolution, classes=classes, smaller=tuple(smaller)),
+            input=ImageInput(channels=channels, resolution=largest, classes=classes, smaller=tuple(smaller)),
             stem=Stem(width=(scaled(16),), settings=(("kernel", 3), ("stride", 2), ("activation", "hard-swish"))),
             stages=tuple(stages),
             head=Head(

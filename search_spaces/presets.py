@@ -104,7 +104,7 @@ class Preset:
                 stride=self.stem_stride,
             ),
         )
-        resolution //= self.stem_stride
+        resolution = -(-resolution // self.stem_stride)
         for index, stage in enumerate(self.stages, start=1):
             if index > 1:
                 yield PlacedBlock(

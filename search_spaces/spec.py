@@ -25,6 +25,7 @@ class BlockSpec(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
     family: ClassVar[str]
     role: ClassVar[str]
+    optional: ClassVar[frozenset[str]]
 
     @property
     def in_channels(self) -> int:
@@ -66,12 +67,14 @@ class Counted:
 
     Attributes:
         role: where in a network the family may stand: ``"stem"``, ``"downsample"``, ``"operator"`` or ``"head"``.
+        optional: sizes that may be 0, for a part that is left out.
     """
 
     __slots__ = ()
 
     family: ClassVar[str]
     role: ClassVar[str] = "operator"
+    optional: ClassVar[frozenset[str]] = frozenset()
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the steps of the block in order."""
@@ -181,7 +184,7 @@ def check_sizes(
     block: BlockSpec,
     *,
     odd: tuple[str, ...] = (),
-    optional: tuple[str, ...] = (),
+    derived: tuple[str, ...] = (),
     words: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Raise `InputError` for a block that cannot be.
@@ -189,16 +192,16 @@ def check_sizes(
     Args:
         block: with numbers that must be at least 1.
         odd: names of those that must be odd.
-        optional: names of those that may be 0, for nothing.
+        derived: names of those that are 0 where they follow from others.
         words: allowed words by name.
     """
     for field in dataclasses.fields(block):
         value = getattr(block, field.name)
-        least = 0 if field.name in optional else 1
+        least = 0 if field.name in {*block.optional, *derived} else 1
         if words is not None and field.name in words:
             if value not in words[field.name]:
                 raise unknown_name(f"{field.name} of {block.family}", value, words[field.name])
-        elif not isinstance(value, int | float) or isinstance(value, bool) or (value % 1 and "float" not in field.type):
+        elif not _is_size(value, fraction="float" in str(field.type)):
             raise InputError(f"{block.family}: {field.name} must be a whole number, got {value!r}")
         elif not least <= value < _LARGEST:
             bound = f"at least {least}" if value < least else f"below {_LARGEST}"
@@ -208,7 +211,13 @@ def check_sizes(
 
 
 _LARGEST = 2**20
-"""No size of a block is as large: what follows from sizes then fits everywhere."""
+"""No size of a block is as large."""
+
+
+def _is_size(value: object, *, fraction: bool) -> bool:
+    """Return whether a value is a whole number, or a fraction where one is allowed; 2.0 is no way to write 2."""
+    return type(value) is int or (fraction and type(value) is float and not value.is_integer())
+
 
 Spec = TypeVar("Spec", bound=BlockSpec)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,22 @@ def test_values_that_are_not_finite_are_refused(space: NetworkSpace, tmp_path: P
 def test_other_spaces_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fit the space ofa-mbv3; this run's is tiny"):
         read_weights(find_space("tiny", channels=3, classes=7), tmp_path / "ofa.pth")
+    # Another space may have the name.
+    layout = find_space("tiny", channels=3, classes=7).layout
+    with pytest.raises(InputError, match="fit the space ofa-mbv3"):
+        read_weights(NetworkSpace(dataclasses.replace(layout, name="ofa-mbv3")), tmp_path / "ofa.pth")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tensors_of_another_shape_or_kind_are_refused(channels: int, tmp_path: Path) -> None:
+    space = find_space("ofa-mbv3:width=1.0,resolution=64", channels=channels, classes=7)
+    for name, value, message in (
+        ("classifier.linear.weight", torch.zeros(1280, 7), r"\(1280, 7\), not \(7, 1280\)"),
+        ("first_conv.conv.weight", torch.zeros(()), r"first_conv.conv.weight is \(\), not \(16, 3, 3, 3\)"),
+        ("first_conv.conv.weight", torch.zeros(1).expand(16, 10**9, 3, 3), "of another shape"),
+        ("first_conv.bn.bias", torch.zeros(16).to_sparse(), "holds no state dict"),
+        ("feature_mix_layer.conv.weight", torch.zeros(1280, 960), r"not \(1280, 960, 1, 1\)"),
+    ):
+        file = saved(published() | {name: value}, tmp_path / "ofa.pth")
+        with pytest.raises(InputError, match=message):
+            read_weights(space, file)

@@ -156,7 +156,7 @@ def test_the_hash_changes_with_the_layout(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        (dataclasses.replace(LAYOUT, stages=()), "has no stages"),
+        (dataclasses.replace(LAYOUT, stages=()), "has no stages; give 1 to 32"),
         (with_input(resolution=6), "at resolution 6, stage 2 is given a side of 3 pixels"),
         (with_input(channels=0), "channels must be at least 1"),
         (with_input(resolution=0), "resolution must be at least"),
@@ -171,8 +171,8 @@ def test_the_hash_changes_with_the_layout(change: dict[str, Any]) -> None:
         (with_stage(width=()), r"stage 1: options of width must be numbers of at least 1, got \[\]"),
         (with_stage(width=(16, 0)), r"stage 1: options of width must be numbers of at least 1, got \[16, 0\]"),
         (with_stage(depth=(0, 1)), r"stage 1: options of depth must be numbers of at least 1, got \[0, 1\]"),
-        (with_sizes("mbconv", kernel=(-3,), expansion=(2,)), r"options of mbconv.kernel must be numbers of at least 0"),
-        (with_sizes("mbconv", kernel=(0, 3), expansion=(2,)), "stage 1: mbconv: kernel must be at least 1, got 0"),
+        (with_sizes("mbconv", kernel=(-3,), expansion=(2,)), r"options of mbconv.kernel must be numbers of at least 1"),
+        (with_sizes("mbconv", kernel=(0, 3), expansion=(2,)), "options of mbconv.kernel must be numbers of at least 1"),
         (with_sizes("mbconv", kernel=(3.5, 5), expansion=(2,)), "kernel must be a whole number, got 3.5"),
         (with_stage(width=(16, 16)), r"stage 1: options of width must be distinct, got \[16, 16\]"),
         (with_stage(operators=()), "stage 1 has no operators"),
@@ -196,6 +196,14 @@ def test_the_hash_changes_with_the_layout(change: dict[str, Any]) -> None:
         (with_sizes("head", features=(3,), classes=(2,)), "head is no operator"),
         # Attention heads have 16 channels each.
         (with_stage(width=(24,), operators=(ATTENTION,)), "stage 1: attention: 24 channels"),
+        (
+            with_sizes("attention", expansion=(1,), heads=(0, 2)),
+            "options of attention.heads must be numbers of at least 1",
+        ),
+        (
+            dataclasses.replace(LAYOUT, stages=(FIRST, *[dataclasses.replace(HALVING, stride=1)] * 32)),
+            "has 33 stages; give 1 to 32",
+        ),
         (with_stage(stride=3), "stride must be 1 or 2"),
         (with_stage(first="block"), "unknown first block of stage 1 'block'"),
         (with_stage(first="operator", operators=(ATTENTION,)), "none of attention can change width and side"),

@@ -143,7 +143,7 @@ def test_the_space_of_once_for_all_is_exactly_that() -> None:
 @pytest.mark.parametrize("millions", known.OFA_NETWORKS)
 def test_published_networks_are_in_the_space_of_once_for_all(millions: int) -> None:
     stages, resolution = known.OFA_NETWORKS[millions]
-    space = ofa_mbv3(3, 1000, width=1.2, resolutions=(resolution,))
+    space = ofa_mbv3(3, 1000, width=1.2, resolution=(resolution,))
     options = {f"stage{n}.depth": len(blocks) for n, blocks in enumerate(stages, start=2)}
     for n, blocks in enumerate(stages, start=2):
         for number, (kernel, expansion) in enumerate(blocks, start=1):

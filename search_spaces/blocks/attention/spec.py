@@ -32,7 +32,7 @@ class AttentionSpec(SameShape):
     expansion: int
 
     def __post_init__(self) -> None:
-        check_sizes(self, optional=("heads",))
+        check_sizes(self, derived=("heads",))
         if not self.heads and self.channels % self.head_channels:
             raise InputError(f"attention: {self.channels} channels are no multiple of {self.head_channels} per head")
 

@@ -23,6 +23,7 @@ class HeadSpec(Counted):
 
     family: ClassVar[str] = "head"
     role: ClassVar[str] = "head"
+    optional: ClassVar[frozenset[str]] = frozenset({"expanded", "features"})
 
     in_channels: int
     resolution: int
@@ -32,7 +33,7 @@ class HeadSpec(Counted):
     activation: str = "relu"
 
     def __post_init__(self) -> None:
-        check_sizes(self, optional=("expanded", "features"), words={"activation": ACTIVATIONS})
+        check_sizes(self, words={"activation": ACTIVATIONS})
 
     @property
     def out_channels(self) -> int:

@@ -23,6 +23,7 @@ class SingleHeadSpec(SameShape):
     """
 
     family: ClassVar[str] = "single_head"
+    optional: ClassVar[frozenset[str]] = frozenset({"attended"})
     kernel: ClassVar[int] = 3
 
     channels: int
@@ -32,7 +33,7 @@ class SingleHeadSpec(SameShape):
     expansion: int
 
     def __post_init__(self) -> None:
-        check_sizes(self, optional=("attended",))
+        check_sizes(self)
         if self.attended > self.channels:
             raise InputError(f"single_head: {self.attended} attended channels of {self.channels}")
 
