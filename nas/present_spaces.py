@@ -58,7 +58,7 @@ def checked(file: str, space: NetworkSpace, figures: SpaceSummary, n_built: int,
         return
     say(
         f"{file}: sound. {in_words(space.count())} networks of {figures.genes} choices, {figures.blocks} distinct "
-        f"blocks; {n_built} networks were run, with every operator of every block, at the smallest and largest sizes too."
+        f"blocks; {n_built} networks were run: every operator of every block, at the smallest and largest sizes too."
     )
     say(f"Next: nas space show {file}; nas train --space {file}")
 

@@ -196,9 +196,12 @@ def test_the_hash_changes_with_the_layout(change: dict[str, Any]) -> None:
         (with_sizes("head", features=(3,), classes=(2,)), "head is no operator"),
         # Attention heads have 16 channels each.
         (with_stage(width=(24,), operators=(ATTENTION,)), "stage 1: attention: 24 channels"),
+        (with_sizes("attention", expansion=(1,), heads=(0, 2)), "attention.heads must be numbers of at least 1"),
         (
-            with_sizes("attention", expansion=(1,), heads=(0, 2)),
-            "options of attention.heads must be numbers of at least 1",
+            dataclasses.replace(
+                LAYOUT, stages=tuple(dataclasses.replace(HALVING, width=tuple(range(1, 251))) for _ in range(2))
+            ),
+            "stage2.block1: a block has 125000 settings, more than 100000",
         ),
         (
             dataclasses.replace(LAYOUT, stages=(FIRST, *[dataclasses.replace(HALVING, stride=1)] * 32)),
