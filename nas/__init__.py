@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from nas.training import load_supernet, train_supernet
     from nas.training_record import TrainingConfig
     from predictors.accuracy import AccuracyPredictor, LearnedPredictor
-    from predictors.additive import AdditiveCost
+    from predictors.additive import AdditiveCost, largest_over_blocks
+    from predictors.balanced import sample_balanced
     from predictors.latency import LatencyPredictor, LatencyTable
     from search_spaces.catalogue import find_space
     from search_spaces.errors import CheckError, InputError, MachineError, ToolError
     from search_spaces.language import NetworkSpace
     from search_spaces.layout import Head, ImageInput, Layout, Operator, Sharing, Stage, Stem
+    from search_spaces.network_file import network_json, read_network
     from search_spaces.space import Architecture, Gene, SearchSpace
     from search_spaces.spec import BlockSpec, NetworkSpec
 
@@ -55,12 +57,14 @@ _HOMES = {
     "nas.training": ("load_supernet", "train_supernet"),
     "nas.training_record": ("TrainingConfig",),
     "predictors.accuracy": ("AccuracyPredictor", "LearnedPredictor"),
-    "predictors.additive": ("AdditiveCost",),
+    "predictors.additive": ("AdditiveCost", "largest_over_blocks"),
+    "predictors.balanced": ("sample_balanced",),
     "predictors.latency": ("LatencyPredictor", "LatencyTable"),
     "search_spaces.catalogue": ("find_space",),
     "search_spaces.errors": ("CheckError", "InputError", "MachineError", "ToolError"),
     "search_spaces.language": ("NetworkSpace",),
     "search_spaces.layout": ("Head", "ImageInput", "Layout", "Operator", "Sharing", "Stage", "Stem"),
+    "search_spaces.network_file": ("network_json", "read_network"),
     "search_spaces.space": ("Architecture", "Gene", "SearchSpace"),
     "search_spaces.spec": ("BlockSpec", "NetworkSpec"),
 }
@@ -114,9 +118,13 @@ __all__ = [
     "export_subnet",
     "extract",
     "find_space",
+    "largest_over_blocks",
     "load_data",
     "load_supernet",
+    "network_json",
     "parse_device",
+    "read_network",
+    "sample_balanced",
     "search",
     "search_subnets",
     "train_supernet",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces.blocks import build_module
-from search_spaces.blocks.layers import Block, ElasticConv2d, LayerScale, copy_slices
+from search_spaces.blocks.layers import Block, ElasticConv2d, LayerScale, copy_slices, descending
 from search_spaces.errors import CheckError
 from search_spaces.language import NetworkSpace
+from search_spaces.layout import OPERATOR
 from search_spaces.spec import BlockSpec, NetworkSpec, largest_spec
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -31,6 +32,7 @@ class Supernet(nn.Module):
 
     def __init__(self, space: NetworkSpace, *, seed: int) -> None:
         super().__init__()
+        self._layout = space.layout
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.slots = nn.ModuleDict(
@@ -58,11 +60,46 @@ class Supernet(nn.Module):
             x = self.block(placed.slot, placed.block.family)(x, placed.block)
         return x
 
+    @torch.no_grad()
     def sort_channels(self) -> None:
-        """Put the inner channels of all blocks that matter most first; the largest subnets stay the same functions."""
+        """Put the channels that matter most first, inside and between blocks; the largest subnets stay what they were.
+
+        Between blocks their order stays where it means something: where some block attends to the first of them, and
+        where the first block of a stage may add its input to its output, which are channels of two stages.
+        """
+        for writers, readers in self._streams():
+            order = descending(torch.stack([block.input_importance() for block in readers]).sum(0))
+            for block in writers:
+                block.reorder_outputs(order)
+            for block in readers:
+                block.reorder_inputs(order)
         for module in self.modules():
             if isinstance(module, Block):
                 module.sort_channels()
+
+    def _streams(self) -> Iterator[tuple[list[Block[Any]], list[Block[Any]]]]:
+        """Yield who writes and who reads the channels of the stem, if they are its own, and of each stage.
+
+        Those whose order means something are left out.
+        """
+        layout = self._layout
+        stream, tied = [self._blocks("stem")], False
+        for number, stage in enumerate(layout.stages, start=1):
+            before = [f"stage{number}.downsample"] if layout.downsamples(number) else []
+            slots = [*before, *(f"stage{number}.block{block}" for block in range(1, max(stage.depth) + 1))]
+            entries = [self._blocks(slot) for slot in slots]
+            if before or stage.first == OPERATOR:
+                residual = not before and stage.stride == 1 and set(layout.in_width(number)[1]) & set(stage.width)
+                yield from _movable(stream, entries[0], tied=tied or bool(residual))
+                stream, tied = entries, bool(residual)
+            else:
+                stream += entries
+        yield from _movable(stream, self._blocks("head"), tied=tied)
+
+    def _blocks(self, slot: str) -> list[Block[Any]]:
+        """Return the blocks of all families in a slot."""
+        families: Any = self.slots[_module_name(slot)]
+        return list(families.values())
 
 
 class Network(nn.Module):
@@ -142,6 +179,19 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[
     model.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _movable(
+    stream: list[list[Block[Any]]], following: list[Block[Any]], *, tied: bool
+) -> Iterator[tuple[list[Block[Any]], list[Block[Any]]]]:
+    """Yield who writes and who reads a stream, if its channels may be moved.
+
+    All its slots write to it, all but the first one read it, and so does the slot that follows.
+    """
+    writers = [block for slot in stream for block in slot]
+    readers = [block for slot in stream[1:] for block in slot] + following
+    if not tied and not any(block.fixes_order for block in (*writers, *readers)):
+        yield writers, readers
 
 
 def _elastic(space: NetworkSpace, blocks: list[BlockSpec]) -> nn.Module:

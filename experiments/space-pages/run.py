@@ -2,6 +2,8 @@
 
     python experiments/space-pages/run.py [SPACE...]
 
+Set OMP_NUM_THREADS=1 for the speed of one core.
+
 Latencies are those of ONNX Runtime on one thread, by the protocol of the latency table, with random weights.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import timeit
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +94,23 @@ def measure(name: str) -> list[Measured]:
     ]
 
 
+def speed() -> pd.DataFrame:
+    """Return seconds that a million networks of each space take on one core, the fastest of three."""
+    rows = []
+    for name in SPACES:
+        space = find_space(name, channels=CHANNELS, classes=CLASSES.get(name, 1000))
+        macs = AdditiveCost.of(space, lambda block: block.macs())
+        genomes = space.sample(1_000_000, np.random.default_rng(SEED))
+        tasks = {
+            "look_up_s": lambda space=space, genomes=genomes: space.block_numbers(genomes),
+            "cost_s": lambda macs=macs, genomes=genomes: macs.predict(genomes),
+            "canonical_s": lambda space=space, genomes=genomes: space.canonical(genomes),
+        }
+        seconds = {task: min(timeit.repeat(function, number=1, repeat=3)) for task, function in tasks.items()}
+        rows.append({"space": name, "slots": len(space.slots), "genes": space.n_genes, **seconds})
+    return pd.DataFrame(rows)
+
+
 def page() -> str:
     """Return the text of the page from the tables."""
     origin = pd.read_csv(RESULTS / "provenance.csv").set_index("what")["value"]
@@ -127,6 +147,18 @@ def page() -> str:
             ),
             "",
         ]
+    parts += [
+        "## Speed\n",
+        "Seconds for 10⁶ networks on one core: the block in every slot, a cost from a table, canonical form.\n",
+        "| space | slots | genes | look-up | cost | canonical |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| `{row['space']}` | {row['slots']} | {row['genes']} | {row['look_up_s']:.3f} | {row['cost_s']:.3f} "
+            f"| {row['canonical_s']:.3f} |"
+            for row in pd.read_csv(RESULTS / "speed.csv").to_dict("records")
+        ),
+        "",
+    ]
     return "\n".join(parts)
 
 
@@ -148,6 +180,9 @@ def main() -> None:
         if name in again or not (RESULTS / f"{name}.csv").exists():
             say(f"measuring {name}")
             save_table(RESULTS, pd.DataFrame(measure(name)), name)
+    if not (RESULTS / "speed.csv").exists():
+        say("timing look-ups")
+        save_table(RESULTS, speed(), "speed")
     make_folder(ROOT / "docs" / "spaces")
     for name in SPACES:
         draw(find_space(name, channels=CHANNELS, classes=10), ROOT / "docs" / "spaces" / f"{name}.png")

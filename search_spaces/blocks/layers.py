@@ -37,6 +37,23 @@ class Block(nn.Module, Generic[Spec]):
         A channel matters by the L1 norm of the weights that read it (Once-for-All, section 3.2).
         """
 
+    @property
+    def fixes_order(self) -> bool:
+        """Whether the order of the channels between blocks means something to this one."""
+        return False
+
+    def input_importance(self) -> Tensor:
+        """Return how much each channel that the block is given is used, ``float[in_channels]``."""
+        raise NotImplementedError
+
+    def reorder_inputs(self, order: Tensor) -> None:
+        """Expect channels in another order: at position ``i`` what was at ``order[i]``."""
+        raise NotImplementedError
+
+    def reorder_outputs(self, order: Tensor) -> None:
+        """Give channels in another order."""
+        raise NotImplementedError
+
 
 class ElasticConv2d(nn.Conv2d):
     """Convolution, dense or depthwise, elastic in input and output channels and in its odd kernel."""
@@ -168,6 +185,11 @@ class ElasticLayerNorm(nn.LayerNorm):
         self.weight.copy_(source.weight[: self.features])
         self.bias.copy_(source.bias[: self.features])
 
+    def reorder(self, order: Tensor) -> None:
+        """Move features: position ``i`` becomes what was at ``order[i]``."""
+        self.weight.copy_(self.weight[order])
+        self.bias.copy_(self.bias[order])
+
 
 class ElasticImageNorm(nn.GroupNorm):
     """Norm over all channels and pixels of an image, elastic in its channels."""
@@ -252,6 +274,10 @@ class LayerScale(nn.Module):
     def load_slice(self, source: LayerScale) -> None:
         """Copy this layer's share of a larger layer."""
         self.gamma.copy_(source.gamma[: len(self.gamma)])
+
+    def reorder(self, order: Tensor) -> None:
+        """Move features: position ``i`` becomes what was at ``order[i]``."""
+        self.gamma.copy_(self.gamma[order])
 
 
 class SqueezeExcite(nn.Module):

@@ -5,20 +5,25 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas.supernet import Network, Supernet, check_forward, extract
+from nas.sandwich import LARGEST, Sandwich
+from nas.supernet import Network, Supernet, check_forward, extract, scaled
 from predictors.space_summary import blocks_by_resolution
+from search_spaces.blocks import build_module
+from search_spaces.blocks.layers import copy_slices
 from search_spaces.catalogue import SPACES, find_space
 from search_spaces.errors import InputError
 from search_spaces.language import ABSENT, NetworkSpace
 from search_spaces.network_file import network_json, read_network
 from search_spaces.ofa import ofa_mbv3
 from search_spaces.space import Genomes
+from search_spaces.spec import BlockSpec, largest_spec
 from tests.search_spaces import known_networks as known
 from tests.search_spaces.reference import blocks_of
 
@@ -175,19 +180,99 @@ def test_bad_names_are_refused(name: str, message: str) -> None:
         find_space(name, channels=3, classes=10)
 
 
-def test_sorting_channels_leaves_the_largest_network_as_it_is() -> None:
-    space = space_of("cifar")
-    supernet = Supernet(space, seed=0).eval()
-    rng = np.random.default_rng(0)
-    largest = space.resize(space.sample(6, rng), largest=True)
-    specs = [space.lower(genome) for genome in largest]
-    image = torch.randn(2, *specs[0].input_shape, generator=torch.Generator().manual_seed(0))
+def disordered(supernet: Supernet) -> None:
+    """Give a supernet weights in which no two channels are alike and signals of all depths reach the logits."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in supernet.state_dict().items():
+        if tensor.dim() == 1 and name.endswith(("weight", "running_var", "gamma")):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        elif tensor.dim() == 1:
+            tensor.uniform_(-0.1, 0.1, generator=generator)
+        elif tensor.dim() > 1 and ".transforms." not in name:
+            tensor.normal_(std=(2.0 / tensor[0].numel()) ** 0.5, generator=generator)
+
+
+# Channels whose order means something: those before and after a first block that may be residual across stages, and
+# those of which an attention head mixes the first ones. Inner channels of all blocks are sorted everywhere.
+UNMOVED: dict[str, set[str]] = {
+    "tiny": set(),
+    "cifar": set(),
+    "mobile": {"stem", "stage1_block1", "head"},
+    "mobile-int8": {"stem", "stage1_block1"},
+    "ofa-mbv3": {"stem", "stage1_block1"},
+}
+
+
+@each_space
+def test_sorting_channels_leaves_the_largest_networks_as_they_are(name: str) -> None:
+    space = space_of(name)
+    # In double precision: what is nearly equal in single may be told apart by the softmax of large scores.
+    supernet = Supernet(space, seed=0).double().eval()
+    disordered(supernet)
+    sandwich = Sandwich(space, seed=0)
+    genomes = np.concatenate([sandwich.subnets(step)[[LARGEST]] for step in range(sandwich.cycle)])
+    # At the smallest side, which changes no weights.
+    if "resolution" in space.names:
+        genomes[:, space.index("resolution")] = 0
+    specs = [space.lower(genome) for genome in genomes]
+    image = torch.randn(2, *specs[0].input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before = {key: tensor.clone() for key, tensor in supernet.state_dict().items()}
     with torch.no_grad():
-        before = [supernet(image, spec) for spec in specs]
-        weights = extract(supernet, specs[0]).state_dict()
+        outputs = [supernet(image, spec) for spec in specs]
         supernet.sort_channels()
-        after = [supernet(image, spec) for spec in specs]
-    for one, other in zip(before, after, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
-    moved = extract(supernet, specs[0]).state_dict()
-    assert any(not torch.equal(weights[name], moved[name]) for name in weights)
+        for spec, expected in zip(specs, outputs, strict=True):
+            scale = float(expected.abs().max())
+            assert float((expected[0] - expected[1]).abs().max()) > 1e-2 * scale, "the images do not matter"
+            torch.testing.assert_close(supernet(image, spec), expected, rtol=0, atol=1e-4 * scale)
+    after = supernet.state_dict()
+    slots = {key.split(".")[1] for key in before}
+    assert slots - {key.split(".")[1] for key in before if not torch.equal(after[key], before[key])} == UNMOVED[name]
+
+
+def test_the_channels_between_blocks_are_sorted_by_all_that_read_them() -> None:
+    space = space_of("tiny")
+    supernet = Supernet(space, seed=0)
+    disordered(supernet)
+    supernet.sort_channels()
+    for stage, depth in ((1, 2), (2, 3), (3, 3)):
+        slots: Any = supernet.slots
+        readers = [slots[f"stage{stage}_block{block}"] for block in range(1, depth + 1)]
+        readers.append(slots["head" if stage == 3 else f"stage{stage + 1}_downsample"])
+        importance = torch.stack([block.input_importance() for slot in readers for block in slot.values()]).sum(0)
+        assert (importance.diff() <= 1e-5 * importance.max()).all()
+
+
+@each_space
+def test_images_of_another_side_are_scaled_to_what_the_network_takes(name: str) -> None:
+    space = space_of(name)
+    spec = space.lower(drawn(name, 1)[0])
+    side = spec.input_shape[1]
+    images = torch.rand(2, 3, 2 * side, 2 * side, generator=torch.Generator().manual_seed(0))
+    smaller = scaled(images, side)
+    assert smaller.shape == (2, *spec.input_shape)
+    # With antialiasing every pixel of the image counts.
+    assert float(smaller.mean()) == pytest.approx(float(images.mean()), abs=2e-3)
+    assert float(smaller.std()) < 0.6 * float(images.std())
+    supernet = Supernet(space, seed=0).eval()
+    with torch.no_grad():
+        assert torch.equal(supernet(images, spec), supernet(smaller, spec))
+        network = extract(supernet, spec)
+        assert torch.equal(network(images), network(smaller))
+
+
+@each_space
+def test_every_block_of_a_space_is_elastic(name: str) -> None:
+    pairs: dict[tuple[BlockSpec, BlockSpec], None] = {}
+    for families in space_of(name).slot_families().values():
+        for blocks in families.values():
+            # At one small side: sizes of weights, of which this is about, do not depend on it.
+            small = [dataclasses.replace(block, resolution=8) for block in blocks]
+            pairs |= {(spec, largest_spec(small)): None for spec in small}
+    modules: dict[BlockSpec, torch.nn.Module] = {}
+    for spec, largest in pairs:
+        elastic = modules.setdefault(largest, build_module(largest).eval())
+        standalone = build_module(spec).eval()
+        copy_slices(elastic, standalone)
+        x = torch.randn(1, spec.in_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            torch.testing.assert_close(elastic(x, spec), standalone(x), rtol=0, atol=1e-5)

@@ -39,6 +39,23 @@ class Attention(Block[AttentionSpec]):
         flat = flat + self.project(hidden, channels)
         return flat.transpose(1, 2).reshape(batch, channels, spec.resolution, spec.resolution)
 
+    def input_importance(self) -> Tensor:
+        """Return how much each channel that the block is given is used."""
+        return self.query_key_value.importance() + self.expand.importance()
+
+    def reorder_inputs(self, order: Tensor) -> None:
+        """Expect channels in another order."""
+        self.position.reorder(outputs=order)
+        self.attention_norm.reorder(order)
+        self.query_key_value.reorder(inputs=order)
+        self.mlp_norm.reorder(order)
+        self.expand.reorder(inputs=order)
+
+    def reorder_outputs(self, order: Tensor) -> None:
+        """Give channels in another order."""
+        self.out.reorder(outputs=order)
+        self.project.reorder(outputs=order)
+
     @torch.no_grad()
     def sort_channels(self) -> None:
         """Sort the heads, and the MLP's features."""

@@ -42,6 +42,21 @@ class ConvNeXt(Block[ConvNeXtSpec]):
         out: Tensor = self.scale(self.project(hidden, spec.channels))
         return x + out.permute(0, 3, 1, 2)
 
+    def input_importance(self) -> Tensor:
+        """Return how much each channel that the block is given is used."""
+        return self.expand.importance()
+
+    def reorder_inputs(self, order: Tensor) -> None:
+        """Expect channels in another order."""
+        self.depthwise.reorder(outputs=order)
+        self.norm.reorder(order)
+        self.expand.reorder(inputs=order)
+
+    def reorder_outputs(self, order: Tensor) -> None:
+        """Give channels in another order."""
+        self.project.reorder(outputs=order)
+        self.scale.reorder(order)
+
     @torch.no_grad()
     def sort_channels(self) -> None:
         """Sort the MLP's features."""

@@ -16,6 +16,19 @@ class Downsample(Block[DownsampleSpec]):
         self.conv = ElasticConv2d(spec.in_channels, spec.out_channels, spec.kernel, stride=2)
         self.norm = ElasticBatchNorm2d(spec.out_channels)
 
+    def input_importance(self) -> Tensor:
+        """Return how much each channel that the block is given is used."""
+        return self.conv.importance()
+
+    def reorder_inputs(self, order: Tensor) -> None:
+        """Expect channels in another order."""
+        self.conv.reorder(inputs=order)
+
+    def reorder_outputs(self, order: Tensor) -> None:
+        """Give channels in another order."""
+        self.conv.reorder(outputs=order)
+        self.norm.reorder(order)
+
     def forward(self, x: Tensor, spec: DownsampleSpec | None = None) -> Tensor:
         """Return ``float[n, out_channels, resolution / 2, resolution / 2]``."""
         spec = spec or self.spec

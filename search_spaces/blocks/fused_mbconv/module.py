@@ -22,6 +22,14 @@ class FusedMBConv(InvertedResidualBlock[FusedMBConvSpec]):
         """Return ``float[n, hidden_channels, out_resolution, out_resolution]``."""
         return self.activation(self.expand_norm(self.expand(x, spec.hidden_channels, spec.kernel)))
 
+    def input_importance(self) -> Tensor:
+        """Return how much each channel that the block is given is used."""
+        return self.expand.importance()
+
+    def reorder_inputs(self, order: Tensor) -> None:
+        """Expect channels in another order."""
+        self.expand.reorder(inputs=order)
+
     def reorder_hidden(self, order: Tensor) -> bool:
         """Move the hidden channels."""
         self.expand.reorder(outputs=order)

@@ -22,6 +22,20 @@ class Head(Block[HeadSpec]):
         self.classify = ElasticLinear(spec.features or spec.pooled_channels, spec.classes)
         self._activate = activate(spec.activation)
 
+    def input_importance(self) -> Tensor:
+        """Return how much each channel that the block is given is used."""
+        return self._first.importance()
+
+    def reorder_inputs(self, order: Tensor) -> None:
+        """Expect channels in another order."""
+        self._first.reorder(inputs=order)
+
+    @property
+    def _first(self) -> ElasticConv2d | ElasticLinear:
+        if self.spec.expanded:
+            return self.expand
+        return self.widen if self.spec.features else self.classify
+
     def forward(self, x: Tensor, spec: HeadSpec | None = None) -> Tensor:
         """Return logits ``float[n, classes]``."""
         spec = spec or self.spec

@@ -56,6 +56,11 @@ class InvertedResidualBlock(Block[Spec]):
         out: Tensor = self.project_norm(self.project(inner, spec.out_channels))
         return x + out if spec.residual else out
 
+    def reorder_outputs(self, order: Tensor) -> None:
+        """Give channels in another order."""
+        self.project.reorder(outputs=order)
+        self.project_norm.reorder(order)
+
     @torch.no_grad()
     def sort_channels(self) -> None:
         """Sort the hidden channels."""
@@ -84,6 +89,22 @@ class MBConv(InvertedResidualBlock[MBConvSpec]):
         if spec.expands:
             x = self.activation(self.expand_norm(self.expand(x, spec.hidden_channels)))
         return self.activation(self.depthwise_norm(self.depthwise(x, spec.hidden_channels, spec.kernel)))
+
+    def input_importance(self) -> Tensor:
+        """Return how much each channel that the block is given is used."""
+        layer = self.expand if self.spec.expands else self.project
+        return layer.importance()
+
+    def reorder_inputs(self, order: Tensor) -> None:
+        """Expect channels in another order; without expansion the hidden channels are those of the input."""
+        if self.spec.expands:
+            self.expand.reorder(inputs=order)
+            return
+        self.depthwise.reorder(outputs=order)
+        self.depthwise_norm.reorder(order)
+        self.project.reorder(inputs=order)
+        if self.squeeze is not None:
+            self.squeeze.reorder(order)
 
     def reorder_hidden(self, order: Tensor) -> bool:
         """Move the hidden channels; without expansion they are the input's, and stay."""

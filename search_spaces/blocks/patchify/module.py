@@ -16,6 +16,11 @@ class Patchify(Block[PatchifySpec]):
         self.conv = ElasticConv2d(spec.in_channels, spec.out_channels, spec.patch, stride=spec.patch, padding=0)
         self.norm = ElasticBatchNorm2d(spec.out_channels)
 
+    def reorder_outputs(self, order: Tensor) -> None:
+        """Give channels in another order."""
+        self.conv.reorder(outputs=order)
+        self.norm.reorder(order)
+
     def forward(self, x: Tensor, spec: PatchifySpec | None = None) -> Tensor:
         """Return ``float[n, out_channels, resolution / patch, resolution / patch]``."""
         spec = spec or self.spec

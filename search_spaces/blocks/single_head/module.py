@@ -51,6 +51,27 @@ class SingleHead(Block[SingleHeadSpec]):
         out: Tensor = self.out_norm(self.out(F.relu(torch.cat([mixed, rest], dim=1)), spec.channels))
         return out
 
+    @property
+    def fixes_order(self) -> bool:
+        """Whether the order of the channels means something: the first ones are attended."""
+        return self.spec.attended > 0
+
+    def input_importance(self) -> Tensor:
+        """Return how much each channel that the block is given is used."""
+        return self.expand.importance()
+
+    def reorder_inputs(self, order: Tensor) -> None:
+        """Expect channels in another order; only where none is attended."""
+        assert not self.fixes_order
+        self.position.reorder(outputs=order)
+        self.position_norm.reorder(order)
+        self.expand.reorder(inputs=order)
+
+    def reorder_outputs(self, order: Tensor) -> None:
+        """Give channels in another order."""
+        self.project.reorder(outputs=order)
+        self.project_norm.reorder(order)
+
     @torch.no_grad()
     def sort_channels(self) -> None:
         """Sort the MLP's features; attended channels are those of the residual stream, and stay."""

@@ -17,6 +17,11 @@ class Stem(Block[StemSpec]):
         self.norm = ElasticBatchNorm2d(spec.out_channels)
         self._activate = activate(spec.activation)
 
+    def reorder_outputs(self, order: Tensor) -> None:
+        """Give channels in another order."""
+        self.conv.reorder(outputs=order)
+        self.norm.reorder(order)
+
     def forward(self, x: Tensor, spec: StemSpec | None = None) -> Tensor:
         """Return ``float[n, out_channels, out_resolution, out_resolution]``."""
         spec = spec or self.spec
