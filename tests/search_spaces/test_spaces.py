@@ -12,8 +12,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas.measure import open_session
+from nas.onnx_export import export_network
 from nas.sandwich import LARGEST, Sandwich
 from nas.supernet import Network, Supernet, check_forward, extract, scaled
+from predictors.additive import AdditiveCost, largest_over_blocks
 from predictors.space_summary import blocks_by_resolution
 from search_spaces.blocks import build_module
 from search_spaces.blocks.layers import copy_slices
@@ -94,6 +97,43 @@ def test_networks_survive_json(name: str) -> None:
         again = read_network(text, source="here")
         assert again == network
         assert network_json(again) == text
+
+
+@each_space
+def test_larger_sizes_never_cost_less(name: str) -> None:
+    space, genomes = space_of(name), drawn(name, 100)
+    macs = AdditiveCost.of(space, lambda block: block.macs())
+    params = AdditiveCost.of(space, lambda block: block.params())
+    peaks = [block.peak_elements() for block in space.blocks]
+    active = space.active(genomes)
+    for position, gene in enumerate(space.genes):
+        if not gene.ordinal:
+            continue
+        order = np.argsort([float(option) for option in gene.options])
+        rows = genomes[active[:, position]]
+        for smaller, larger in itertools.pairwise(order):
+            few, many = rows.copy(), rows.copy()
+            few[:, position], many[:, position] = smaller, larger
+            few, many = space.canonical(few), space.canonical(many)
+            # More heads and attended channels, wider, deeper, at larger images: what must not fall, does not.
+            assert (macs.predict(few) < macs.predict(many)).all(), gene.name
+            assert (params.predict(few) <= params.predict(many)).all(), gene.name
+            assert (largest_over_blocks(space, peaks, few) <= largest_over_blocks(space, peaks, many)).all(), gene.name
+
+
+@each_space
+@pytest.mark.slow
+def test_exported_networks_compute_what_torch_computes(name: str) -> None:
+    space = space_of(name)
+    supernet = Supernet(space, seed=0).eval()
+    for spec in [space.lower(genome) for genome in drawn(name, 2)[[0, 2, 3]]]:
+        network = extract(supernet, spec)
+        x = torch.randn(1, *spec.input_shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = network(x).numpy()
+        session = open_session(export_network(network).SerializeToString())
+        (computed,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        assert np.abs(computed - expected).max() <= 1e-4
 
 
 @each_space
