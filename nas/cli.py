@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 from nas import defaults, space_commands
 from nas.progress import progress_bar
+from nas.terminal import command_group
 from search_spaces.errors import CheckError, InputError, ToolError
 
 app = typer.Typer(
@@ -36,7 +37,7 @@ def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's signature of a
         raise typer.Exit
 
 
-data_app = typer.Typer(help="Look at a data set.")
+data_app = command_group("Look at a data set.")
 app.add_typer(data_app, name="data")
 app.add_typer(space_commands.app, name="space")
 

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List, show, check and count search spaces.", no_args_is_help=True)
+from nas.terminal import command_group
+
+app = command_group("List, show, check and count search spaces.")
 
 SpaceArgument = Annotated[str, typer.Argument(metavar="SPACE", help="A name, or a TOML file.")]
 FileArgument = Annotated[str, typer.Argument(metavar="FILE.toml", help="The file to check.")]

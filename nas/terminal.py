@@ -9,6 +9,18 @@ from collections.abc import Sequence
 import typer
 
 
+def command_group(text: str) -> typer.Typer:
+    """Return a group of commands that shows its help where no command is given."""
+    group = typer.Typer(help=text)
+
+    @group.callback(invoke_without_command=True, help=text)
+    def show_help(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+
+    return group
+
+
 def say(text: str) -> None:
     """Print a line."""
     typer.echo(text)

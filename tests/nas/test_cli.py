@@ -125,6 +125,13 @@ def test_the_command_alone_shows_its_help() -> None:
     assert "Commands:\n" in finished.stdout + finished.stderr
 
 
+@pytest.mark.parametrize("group", ["data", "space"])
+def test_a_group_alone_shows_its_help(group: str) -> None:
+    text = succeed(nas_here(group)).stdout
+    assert f"Usage: nas {group} " in text
+    assert all(name.split()[1] in text for name in OPTIONS if name.startswith(f"{group} "))
+
+
 def test_the_demo_gives_only_options_that_exist() -> None:
     lines = (ROOT / "scripts" / "demo").read_text().splitlines()
     stages = [shlex.split(line)[3:] for line in lines if re.match(r"stage \d+ nas ", line)]
