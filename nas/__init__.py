@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from predictors.additive import AdditiveCost, largest_over_blocks
     from predictors.balanced import sample_balanced
     from predictors.latency import LatencyPredictor, LatencyTable
+    from predictors.published_tables import PublishedTable, read_published_network, read_published_table
     from search_spaces.catalogue import find_space
     from search_spaces.errors import CheckError, InputError, MachineError, ToolError
     from search_spaces.language import NetworkSpace
@@ -60,6 +61,7 @@ _HOMES = {
     "predictors.additive": ("AdditiveCost", "largest_over_blocks"),
     "predictors.balanced": ("sample_balanced",),
     "predictors.latency": ("LatencyPredictor", "LatencyTable"),
+    "predictors.published_tables": ("PublishedTable", "read_published_network", "read_published_table"),
     "search_spaces.catalogue": ("find_space",),
     "search_spaces.errors": ("CheckError", "InputError", "MachineError", "ToolError"),
     "search_spaces.language": ("NetworkSpace",),
@@ -100,6 +102,7 @@ __all__ = [
     "NetworkSpec",
     "Objective",
     "Operator",
+    "PublishedTable",
     "Run",
     "Search",
     "SearchFront",
@@ -124,6 +127,8 @@ __all__ = [
     "network_json",
     "parse_device",
     "read_network",
+    "read_published_network",
+    "read_published_table",
     "sample_balanced",
     "search",
     "search_subnets",
