@@ -88,7 +88,6 @@ def test_benching_a_run_before_exporting_names_export(searched_run: Path) -> Non
         (("build-lut", "--device", "cpu:thread=2"), "did you mean 'threads'?"),
         (("build-lut", "--device", "cpu:threads=0"), "threads"),
         (("search",), "--budget-ms"),
-        (("data",), "Missing command"),
         (("data", "shwo"), "Did you mean 'show'?"),
         (("data", "show", "--out", "samples.jpg"), "samples.jpg should end in .png"),
         (("data", "show", "--data", "cluter"), "did you mean 'clutter'?"),
