@@ -29,11 +29,10 @@ UNREACHABLE = -2
 """Filler of table entries that no canonical genome points to."""
 
 _CHUNK = 8192  # rows, so that their entries stay in the cache
-_MAX_ENTRIES = 100_000  # of a slot's table: far more than could ever be measured
+_MAX_ENTRIES = 100_000  # of all tables: far more than could ever be measured
 _MAX_PARAMS = 10**10  # of a supernet
 _MAX_ELEMENTS = 10**10  # of activations in one block
 _MAX_COUNT = 10**1000
-_EXACT = 2**24  # whole numbers that float32 holds exactly
 
 Number = Callable[[BlockSpec], int]
 
@@ -83,6 +82,7 @@ class NetworkSpace(SearchSpace):
             raise InputError(f"space {layout.name!r} leaves nothing to choose: every choice has one option")
         super().__init__(layout.name, genes)
         self.layout = layout
+        self._n_entries = 0
         numbers: dict[BlockSpec, int] = {}
         self.slots = tuple(self._slots(lambda block: numbers.setdefault(block, len(numbers))))
         self.blocks = tuple(numbers)
@@ -101,7 +101,8 @@ class NetworkSpace(SearchSpace):
             tables: the values of all slots' tables, one slot after the other.
         """
         result = np.empty((len(genomes), len(self.slots)), dtype=tables.dtype)
-        # A matrix product in float32 is exact here and several times as fast as sums of columns of whole numbers.
+        # A matrix product is several times as fast as sums of columns of whole numbers, and exact: float32 holds whole
+        # numbers up to 2^24, and tables have fewer entries (`_MAX_ENTRIES`).
         for start in range(0, len(genomes), _CHUNK):
             rows = slice(start, start + _CHUNK)
             entries = (genomes[rows].astype(np.float32) @ self._strides).astype(np.int32)
@@ -128,7 +129,6 @@ class NetworkSpace(SearchSpace):
         strides = np.zeros((self.n_genes, len(self.slots)), dtype=np.float32)
         for column, slot in enumerate(self.slots):
             strides[slot.genes, column] = slot.strides
-        assert max(len(slot.table) for slot in self.slots) < _EXACT
         return strides
 
     def lower(self, genome: Genomes) -> NetworkSpec:
@@ -164,6 +164,15 @@ class NetworkSpace(SearchSpace):
             raise InputError(f"space {self.name!r}: one {block} makes {elements:.2e} activations; offer smaller sizes")
         if self.count() > _MAX_COUNT:
             raise InputError(f"space {self.name!r} has more than 10^1000 networks; offer less")
+
+    def _count_entries(self, slot: str, entries: int) -> None:
+        """Refuse tables that would take minutes to build, before they are."""
+        self._n_entries += entries
+        if self._n_entries > _MAX_ENTRIES:
+            raise InputError(
+                f"space {self.name!r}: with {entries} of {slot}, blocks have {self._n_entries} settings in all, "
+                f"more than {_MAX_ENTRIES}; offer fewer options"
+            )
 
     def _slots(self, number: Number) -> Iterator[Slot]:
         layout = self.layout
@@ -201,7 +210,7 @@ class NetworkSpace(SearchSpace):
 
     def _slot(self, name: str, axes: Sequence[_Axis], build: Callable[..., BlockSpec], number: Number) -> Slot:
         """Make a slot whose block depends on these axes alone."""
-        _check_entries(name, math.prod(len(axis.options) for axis in axes))
+        self._count_entries(name, math.prod(len(axis.options) for axis in axes))
         table = [
             number(build(dict(zip([axis.name for axis in axes], values, strict=True))))
             for values in itertools.product(*(axis.options for axis in axes))
@@ -223,13 +232,12 @@ class NetworkSpace(SearchSpace):
         stage, prefix = self.layout.stages[index - 1], f"stage{index}.block{block}"
         operators = stage.operators_at(block)
         resolution, before, width = axes
-        # The first block alone may see the width before the stage.
-        changes = block == 1 and stage.first == "operator" and before != width
+        changes = stage.enters_at(block) and before != width
         depth = _Axis(f"stage{index}.depth", stage.depth)
         operator = _Axis(f"{prefix}.operator", tuple(each.family for each in operators))
         outer = [resolution, depth, *([before] if changes else []), width, operator]
         inner = max(math.prod(len(options) for _, options in each.sizes) for each in operators)
-        _check_entries(prefix, math.prod(len(axis.options) for axis in outer) * inner)
+        self._count_entries(prefix, math.prod(len(axis.options) for axis in outer) * inner)
         choices = [list(each.size_choices()) for each in operators]
         table = np.full((*(len(axis.options) for axis in outer), inner), UNREACHABLE, dtype=np.int32)
         for place in itertools.product(*(range(len(axis.options)) for axis in outer)):
@@ -278,7 +286,7 @@ def _stage_block(
     width = chosen[f"stage{index}.width"]
     settings = dict(operator.settings) | dict(sizes)
     given, own = sides[chosen["resolution"]][index - 1 : index + 1]
-    first = block == 1 and stage.first == "operator"
+    first = stage.enters_at(block)
     if first:
         settings["stride"] = stage.stride
     try:
@@ -311,11 +319,6 @@ def _genes(layout: Layout) -> Iterator[Gene]:
                 chosen = Condition(name, (operator.family,)) if len(operators) > 1 else exists
                 for field, options in operator.sizes:
                     yield Gene(f"stage{index}.block{block}.{operator.family}.{field}", options, chosen)
-
-
-def _check_entries(slot: str, entries: int) -> None:
-    if entries > _MAX_ENTRIES:
-        raise InputError(f"{slot}: a block has {entries} settings, more than {_MAX_ENTRIES}; offer fewer options")
 
 
 def _strides(shape: tuple[int, ...], innermost: int) -> npt.NDArray[np.int64]:

@@ -111,11 +111,13 @@ class Stage:
     stride: int = 2
     first: str = DOWNSAMPLE
 
+    def enters_at(self, block: int) -> bool:
+        """Return whether the block of this number, from 1, is given what comes before the stage."""
+        return block == 1 and self.first == OPERATOR
+
     def operators_at(self, block: int) -> tuple[Operator, ...]:
         """Return the operators that the block of this number, from 1, chooses from."""
-        if block > 1 or self.first == DOWNSAMPLE:
-            return self.operators
-        return tuple(operator for operator in self.operators if operator.may_come_first)
+        return tuple(each for each in self.operators if each.may_come_first or not self.enters_at(block))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

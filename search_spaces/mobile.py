@@ -15,6 +15,7 @@ _UP_TO_4, _UP_TO_5, _UP_TO_6 = (2, 3, 4), (2, 3, 4, 5), (2, 3, 4, 5, 6)
 _RELU: Settings = (("activation", "relu"),)
 _SWISH: Settings = (("activation", "hard-swish"),)
 _SQUEEZE: Settings = (("squeeze", "hidden"),)
+_FUSED = Operator(family="fused_mbconv", sizes=(("expansion", (2, 4)),), settings=(("kernel", 3), *_RELU))
 
 
 def mobile(channels: int, classes: int) -> NetworkSpace:
@@ -24,7 +25,6 @@ def mobile(channels: int, classes: int) -> NetworkSpace:
         channels: of the input images, 1 or 3.
         classes: number of labels.
     """
-    fused = Operator(family="fused_mbconv", sizes=(("expansion", (2, 4)),), settings=(("kernel", 3), *_RELU))
     convnext = Operator(family="convnext", sizes=(("kernel", (5, 7)), ("expansion", (2, 3))))
     return NetworkSpace(
         Layout(
@@ -33,7 +33,7 @@ def mobile(channels: int, classes: int) -> NetworkSpace:
             stem=_stem("hard-swish"),
             stages=(
                 _first_stage(),
-                _stage((32,), (1, 2, 3), _mbconv(_RELU, kernels=(3, 5)), fused),
+                _stage((32,), (1, 2, 3), _mbconv(_RELU, kernels=(3, 5)), _FUSED),
                 _stage((48, 80), _UP_TO_5, _mbconv(_RELU + _SQUEEZE)),
                 _stage((96, 128), _UP_TO_6, _mbconv(_SWISH), convnext),
                 _stage((128, 192), _UP_TO_6, _mbconv(_SWISH + _SQUEEZE), convnext, _single_head(32, 48), stride=1),
@@ -51,7 +51,6 @@ def mobile_int8(channels: int, classes: int) -> NetworkSpace:
         channels: of the input images, 1 or 3.
         classes: number of labels.
     """
-    fused = Operator(family="fused_mbconv", sizes=(("expansion", (2, 4)),), settings=(("kernel", 3), *_RELU))
     return NetworkSpace(
         Layout(
             name="mobile-int8",
@@ -59,8 +58,8 @@ def mobile_int8(channels: int, classes: int) -> NetworkSpace:
             stem=_stem("relu"),
             stages=(
                 _first_stage(),
-                _stage((32,), (1, 2, 3), _mbconv(_RELU, kernels=(3, 5)), fused),
-                _stage((48, 80), _UP_TO_5, _mbconv(_RELU), fused),
+                _stage((32,), (1, 2, 3), _mbconv(_RELU, kernels=(3, 5)), _FUSED),
+                _stage((48, 80), _UP_TO_5, _mbconv(_RELU), _FUSED),
                 _stage((96, 128), _UP_TO_6, _mbconv(_RELU)),
                 _stage((128, 192), _UP_TO_6, _mbconv(_RELU), stride=1),
                 _stage((192, 320), _UP_TO_4, _mbconv(_RELU)),

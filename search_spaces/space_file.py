@@ -68,7 +68,7 @@ class _Table:
     def __init__(self, place: str, value: object) -> None:
         if not isinstance(value, Mapping):
             raise InputError(f"{place} must be a table, got {value!r}")
-        self._place = place
+        self.place = place
         self._left = dict(value)
         self._known = list(self._left)
 
@@ -122,17 +122,17 @@ class _Table:
     def finish(self) -> None:
         """Refuse what was not taken."""
         for key in self._left:
-            raise unknown_name(f"key in {self._place or 'the file'}", key, [k for k in self._known if k != key])
+            raise unknown_name(f"key in {self.place or 'the file'}", key, [k for k in self._known if k != key])
 
     def _name(self, key: str) -> str:
-        return f"{self._place}.{key}" if self._place else key
+        return f"{self.place}.{key}" if self.place else key
 
 
 def _layout(document: _Table, channels: int, classes: int) -> Layout:
     name = document.take("name", str)
     resolutions = document.options("resolution")
     stem, head = document.table("stem"), document.table("head")
-    sharing = document.table("sharing", {})
+    sharing, usual = document.table("sharing", {}), Sharing()
     stages = tuple(_stage(table) for table in document.tables("stages"))
     document.finish()
     layout = Layout(
@@ -151,8 +151,8 @@ def _layout(document: _Table, channels: int, classes: int) -> Layout:
         stages=stages,
         head=Head(family=head.take("family", str, "head"), settings=head.settings()),
         sharing=Sharing(
-            kernel_transforms=sharing.take("kernel_transforms", bool, False),
-            layer_scale=sharing.take("layer_scale", (int, float), Sharing().layer_scale),
+            kernel_transforms=sharing.take("kernel_transforms", bool, usual.kernel_transforms),
+            layer_scale=sharing.take("layer_scale", (int, float), usual.layer_scale),
         ),
     )
     sharing.finish()
@@ -160,7 +160,7 @@ def _layout(document: _Table, channels: int, classes: int) -> Layout:
 
 
 def _stage(table: _Table) -> Stage:
-    place = table._place
+    place = table.place
     operators = []
     for operator in table.tables("operators"):
         family = operator.take("family", str)

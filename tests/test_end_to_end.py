@@ -102,6 +102,7 @@ def evaluations_of(run_path: Path) -> list[LedgerRow]:
     return run.ledger.rows(f"accuracy:{run.front().supernet_hash}:validation:fp32", run.space.hash)
 
 
+@pytest.mark.slow
 def test_the_same_seed_and_table_search_the_same_networks_in_the_same_order(
     search_stage: Stage, measured_run: Path, tmp_path: Path
 ) -> None:

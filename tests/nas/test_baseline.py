@@ -142,6 +142,7 @@ def test_what_cannot_be_compared_is_refused(trained_run: Path, measured_run: Pat
 
 
 @pytest.mark.device
+@pytest.mark.slow
 def test_hand_made_networks_stand_beside_the_best_of_the_front(searched_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(searched_run, tmp_path / "run")
     words = ("baseline", "--run", run, "--preset", "hybrid", "--budget-ms", "50%", "--steps", "2")
