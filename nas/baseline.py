@@ -295,10 +295,12 @@ def _scale(
             progress=progress,
         )
     inside = [
-        (network.min_ms, rung) for network, rung in zip(measured, ladder, strict=True) if network.min_ms <= limit_ms
+        (network.latency_ms, rung)
+        for network, rung in zip(measured, ladder, strict=True)
+        if network.latency_ms <= limit_ms
     ]
     if not inside:
-        fastest = min(network.min_ms for network in measured)
+        fastest = min(network.latency_ms for network in measured)
         raise InputError(
             f"the smallest {preset.name} takes {fastest:.4g} ms, above {limit_ms:.4g} ms; give a larger --budget-ms"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nas.devices import Device, Fingerprint, Measurement, ModelFile
@@ -96,9 +96,8 @@ def bench_files(
         rows = []
         for position, model in enumerate(models):
             alone = device.measure(
-                [model],
+                [replace(model, sustained_s=SUSTAINED_S)],
                 rounds=1,
-                sustained_s=SUSTAINED_S,
                 seed=seed,
                 work_dir=Path(folder) / model.id,
                 progress=_stage(1 + position, stages, progress),
@@ -121,7 +120,7 @@ def _row(path: Path, interleaved: Measurement, alone: Measurement) -> BenchRow:
     assert sustained is not None, "a device left out the sustained run"
     return BenchRow(
         file=str(path),
-        latency_ms=interleaved.min_ms,
+        latency_ms=interleaved.latency_ms,
         noise_percent=interleaved.noise_percent,
         p50_ms=sustained.p50_ms,
         p90_ms=sustained.p90_ms,

@@ -25,10 +25,16 @@ _BLOCKS_PER_PROGRAM = 60
 class BlockCache:
     """Exported blocks in a directory.
 
-    A file's name is the hash of what determines its content: block, exporter and its versions, opset, weight seed.
+    A file's name is the hash of what determines its content: block, exporter and its versions, opset, weight seed and
+    batch.
+
+    Attributes:
+        directory: where they are.
+        batch: images at a time that the blocks take.
     """
 
     directory: Path
+    batch: int = 1
 
     def fill(self, blocks: Sequence[BlockSpec], progress: Progress = no_progress) -> None:
         """Export those of some distinct blocks that are missing; loads torch only if there are any."""
@@ -41,13 +47,14 @@ class BlockCache:
         progress(total - len(missing), total)
         for start in range(0, len(missing), _BLOCKS_PER_PROGRAM):
             part = missing[start : start + _BLOCKS_PER_PROGRAM]
-            for block, model in zip(part, export_blocks(part, seed=_WEIGHT_SEED), strict=True):
+            for block, model in zip(part, export_blocks(part, seed=_WEIGHT_SEED, batch=self.batch), strict=True):
                 write_atomic(self.path(block), model.SerializeToString())
             progress(total - len(missing) + start + len(part), total)
 
     def path(self, block: BlockSpec) -> Path:
         """Return where a block's model is or will be."""
-        return self.directory / f"{content_hash([block_key(block), exporter_name(), _WEIGHT_SEED])}.onnx"
+        identity = [block_key(block), exporter_name(), _WEIGHT_SEED, self.batch]
+        return self.directory / f"{content_hash(identity)}.onnx"
 
     def block(self, block: BlockSpec) -> onnx.ModelProto:
         """Return one block's model; the cache must have been filled."""

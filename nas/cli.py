@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from nas import defaults, space_commands
+from nas import defaults, latency_commands, space_commands
+from nas.options import DataOption, DeviceOption, JsonOption, RunOption, SeedOption, SpaceOption
 from nas.progress import progress_bar
 from nas.terminal import command_group
 from search_spaces.errors import CheckError, InputError, ToolError
@@ -39,6 +40,7 @@ def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's signature of a
 
 data_app = command_group("Look at a data set.")
 app.add_typer(data_app, name="data")
+app.add_typer(latency_commands.lut_app, name="lut")
 app.add_typer(space_commands.app, name="space")
 
 
@@ -50,23 +52,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-RunOption = Annotated[Path, typer.Option("--run", metavar="DIR", help="Run directory.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random draws.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="Target device, such as cpu.")]
-SpaceOption = Annotated[
-    str | None,
-    typer.Option("--space", help=f"Name or TOML file; fixed by a run's first command.  [default: {defaults.SPACE}]"),
-]
-DataOption = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        help=f"clutter, digits or folder:PATH; fixed by a run's first command.  [default: {defaults.DATA}]",
-    ),
-]
 
 
 @app.command()
@@ -154,41 +139,8 @@ def import_ofa(
     present.training(opened, record, summary, as_json=as_json)
 
 
-@app.command("build-lut")
-def build_lut_command(
-    *,
-    device: DeviceOption = defaults.DEVICE,
-    run: RunOption = defaults.RUN,
-    space: SpaceOption = None,
-    data: DataOption = None,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure the latency table of a device; needs no training."""
-    import shutil
-
-    from nas import present
-    from nas.devices import parse_device
-    from nas.files import make_folder, write_atomic
-    from nas.lut import build_lut
-    from nas.run import Run
-    from search_spaces.documents import pretty_json
-
-    target = parse_device(device)
-    opened = Run.open(run, space=space, data=data)
-    with opened.lock():
-        cache, path = opened.block_cache, opened.lut_path(target)
-        make_folder(cache.directory)
-        make_folder(path.parent)
-        with progress_bar("exporting blocks", quiet=as_json) as progress:
-            cache.fill(opened.space.blocks, progress)
-        opened.fix()
-        work_dir = path.with_suffix(".work")
-        with progress_bar("measuring", quiet=as_json) as progress:
-            table = build_lut(opened.space, cache, target, work_dir=work_dir, seed=seed, progress=progress)
-        write_atomic(path, pretty_json(table))
-        shutil.rmtree(work_dir)
-    present.latency_table(opened, table, path, as_json=as_json)
+app.command("build-lut")(latency_commands.build_lut_command)
+app.command("devices")(latency_commands.devices_command)
 
 
 @app.command()
@@ -228,7 +180,8 @@ def search(
     settings = SearchSettings(evaluations=evaluations, strategy=strategy, compare=compare, seed=seed)
     with opened.lock():
         with progress_bar("exporting blocks", quiet=as_json) as progress:
-            opened.block_cache.fill(opened.space.blocks, progress)
+            cache = opened.block_cache(target.batch)
+            cache.fill(opened.space.blocks, progress)
         evaluator = opened.evaluator()
         with progress_bar("searching", quiet=as_json) as progress:
             outcome = search_subnets(evaluator, latency, limit, settings, progress=progress)
@@ -240,7 +193,7 @@ def search(
                 limit,
                 settings,
                 device=target,
-                cache=opened.block_cache,
+                cache=cache,
                 progress=progress,
             )
         write_atomic(opened.front_path, pretty_json(front))
@@ -376,7 +329,7 @@ def baseline_command(
                     config,
                     seconds=seconds,
                     data=images,
-                    cache=opened.block_cache,
+                    cache=opened.block_cache(target.batch),
                     device=target,
                     directory=folder,
                     accelerator=trained_on,

@@ -19,11 +19,11 @@ from nas.devices import Device, ModelFile
 from nas.evaluate import SubnetEvaluator, standard_error
 from nas.files import make_folder, sha256_file, write_atomic
 from nas.front import Candidate, Front
-from nas.lut import VISIT_MS
-from nas.measure import open_session
+from nas.lut import STATISTIC
 from nas.onnx_export import export_network
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
+from nas.runtime import open_session
 from nas.supernet import scaled
 from search_spaces.documents import canonical_json, document, pretty_json
 from search_spaces.errors import CheckError, InputError
@@ -182,8 +182,8 @@ def _measure(model: onnx.ModelProto, device: Device, seed: int) -> float:
         path = Path(folder) / MODEL_FILE
         write_atomic(path, model.SerializeToString())
         file = ModelFile(MODEL_FILE, path, sha256_file(path))
-        run = device.measure([file], visit_ms=VISIT_MS, spread_s=2.0, seed=seed, work_dir=Path(folder) / "measuring")
-    return run.measurements[0].min_ms
+        run = device.measure([file], spread_s=2.0, seed=seed, work_dir=Path(folder) / "measuring")
+    return run.measurements[0].latency_ms
 
 
 def _check(model: onnx.ModelProto) -> None:
@@ -218,7 +218,7 @@ def _metadata(
             "predicted": candidate.predicted_latency_ms,
             "measured": latency_ms,
             "budget": front.budget_ms,
-            "statistic": "min",
+            "statistic": STATISTIC,
             "batch": 1,
         },
         "device": {"name": front.device, "fingerprint_hash": front.fingerprint_hash},

@@ -1,57 +1,44 @@
-"""Building a latency table: blocks measured in context, calibration on whole networks, proof on others.
-
-A block is measured between two 1x1 convolutions, and chains of two 1x1 convolutions are measured too. Halves of the
-chains at both ends are subtracted, which takes away the neighbours, the session's overhead and the layout reorders at
-the graph's edges: what is left is what the block adds inside a network. The stem and the head keep the edge that they
-have in a network, so a plain sum over blocks already contains one session.
-"""
+"""Building a latency table: blocks measured in context, calibration on whole networks, proof on others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from nas.block_cache import BlockCache
-from nas.devices import Device, Measurement, ModelFile
-from nas.files import make_folder, sha256_file, write_atomic
-from nas.onnx_format import exporter_name
+from nas.devices import Device, Measurement, MeasurementRun, ModelFile
+from nas.files import make_folder
+from nas.lut_plan import (
+    BLOCK_VISIT_MS,
+    NETWORK_VISIT_MS,
+    ROUNDS,
+    SUSTAINED_S,
+    TablePlan,
+    block_latencies,
+    block_models,
+    network_models,
+    plan_table,
+)
 from nas.progress import Progress, no_progress
-from nas.stitch import pointwise, stitch
 from predictors.additive import AdditiveCost
-from predictors.latency import BlockLatency, LatencyTable, MeasuredNetwork, block_values, calibrate, calibrated_cost
+from predictors.calibration import CalibratedCost, calibrate
+from predictors.latency import LatencyTable, MeasuredNetwork, block_values, truth_ms
 from predictors.quality import LatencyError, latency_error
 from search_spaces.documents import content_hash
-from search_spaces.errors import InputError
+from search_spaces.errors import MachineError
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
-from search_spaces.spec import BlockSpec, NetworkSpec, block_key
+from search_spaces.spec import NetworkSpec
 
-STATISTIC: Literal["min"] = "min"
-ROUNDS = 12
-VISIT_MS = 8.0
-CALIBRATION_NETWORKS = 20
-HELD_OUT_NETWORKS = 40
-_POOL = 512
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Edge:
-    """A feature map between two blocks."""
-
-    channels: int
-    resolution: int
-
-    @property
-    def chain_id(self) -> str:
-        return f"chain-{self.channels}x{self.resolution}"
+STATISTIC: Literal["lower quartile of rounds"] = "lower quartile of rounds"
+UNUSABLE_PERCENT = 25.0
+"""A block whose even and odd rounds differ by more, after it was measured again, has no figure."""
 
 
 def build_lut(
@@ -61,75 +48,96 @@ def build_lut(
     *,
     work_dir: Path,
     seed: int,
+    preparing: Progress = no_progress,
     progress: Progress = no_progress,
 ) -> LatencyTable:
     """Measure every distinct block of a space on a device and return the calibrated, tested table.
 
     Args:
         space: whose blocks.
-        cache: holds those blocks, exported.
+        cache: holds those blocks, exported for the device's batch.
         device: what to measure on.
         work_dir: holds what is being measured; a build that was killed goes on from here.
         seed: of the networks for calibration and test, and of the order of measuring.
+        preparing: told of files made.
         progress: told of measuring.
 
     Raises:
         InputError: the space has fewer networks than are measured whole; or as ``device.measure``.
-        MachineError: as ``device.measure``.
+        MachineError: as ``device.measure`` and `table_of`.
     """
-    if space.count() < CALIBRATION_NETWORKS + HELD_OUT_NETWORKS:
-        raise InputError(
-            f"space {space.name!r} has {space.count()} networks; a table is calibrated on {CALIBRATION_NETWORKS} and "
-            f"tested on {HELD_OUT_NETWORKS} others; offer more, or export and `nas bench` each"
-        )
-    calibration = calibration_sample(space, np.random.default_rng([seed, 0]))
-    held_out = held_out_sample(space, np.random.default_rng([seed, 1]), exclude=calibration)
-    networks = np.concatenate([calibration, held_out])
+    plan = plan_table(space, device, seed=seed)
     # What is left of a killed build is only good for the same build: same files, same protocol.
-    work_dir = work_dir / content_hash(
-        [space.hash, exporter_name(), device.fingerprint().hash, seed, ROUNDS, VISIT_MS], 8
-    )
-    make_folder(work_dir)
-    models = list(_block_models(space, cache, work_dir))
-    files = [
-        _model_file(f"network-{i}", work_dir, partial(cache.network, space.lower(g))) for i, g in enumerate(networks)
-    ]
+    identity = [plan, device.fingerprint().hash, ROUNDS, BLOCK_VISIT_MS, NETWORK_VISIT_MS]
+    work_dir = work_dir / content_hash(identity, 8)
+    models = table_models(plan, space, cache, work_dir, progress=preparing)
+    run = device.measure(models, rounds=ROUNDS, seed=seed, work_dir=work_dir / "measuring", progress=progress)
+    return table_of(plan, space, run)
+
+
+def table_models(
+    plan: TablePlan, space: NetworkSpace, cache: BlockCache, folder: Path, *, progress: Progress = no_progress
+) -> list[ModelFile]:
+    """Write all models of a table into a folder, and say how each is to be measured."""
+    blocks = block_models(space, cache, folder, plan.precision, progress)
+    genomes = space.check([*plan.calibration, *plan.held_out])
+    specs = {_network_id(number): space.lower(genome) for number, genome in enumerate(genomes)}
+    networks = network_models(specs, cache, folder, plan.precision, progress)
+    calibration, held_out = networks[: len(plan.calibration)], networks[len(plan.calibration) :]
     # The same files twice: a second session is an independent measurement of the same network.
-    models += files + [ModelFile(_again(file.id), file.path, file.sha256) for file in files]
-    run = device.measure(
-        models, rounds=ROUNDS, visit_ms=VISIT_MS, seed=seed, work_dir=work_dir / "measuring", progress=progress
-    )
+    again = [replace(file, id=_again(file.id)) for file in held_out]
+    return [*blocks, *(replace(file, sustained_s=SUSTAINED_S) for file in calibration), *held_out, *again]
+
+
+def table_of(plan: TablePlan, space: NetworkSpace, run: MeasurementRun) -> LatencyTable:
+    """Return the calibrated, tested table of a measurement of `table_models`.
+
+    Raises:
+        MachineError: a block could not be measured repeatably.
+    """
     by_id = {measurement.id: measurement for measurement in run.measurements}
-    blocks = tuple(_block_latency(block, number, by_id) for number, block in enumerate(space.blocks))
-    measured = [
-        MeasuredNetwork(
-            genes=tuple(int(gene) for gene in genome),
-            measured_ms=by_id[f"network-{number}"].min_ms,
-            repeated_ms=by_id[_again(f"network-{number}")].min_ms,
+    blocks = block_latencies(space, by_id)
+    unusable = [entry for entry in blocks if entry.noise_percent > UNUSABLE_PERCENT]
+    if unusable:
+        worst = max(unusable, key=lambda entry: entry.noise_percent)
+        raise MachineError(
+            f"{len(unusable)} of {len(blocks)} blocks could not be measured repeatably, the worst within "
+            f"{worst.noise_percent:.0f} %; stop what else runs on the device, and build the table again"
         )
-        for number, genome in enumerate(networks)
-    ]
-    fitting, testing = measured[: len(calibration)], measured[len(calibration) :]
+    calibration, held_out = space.check(plan.calibration), space.check(plan.held_out)
+    fitting = _measured(calibration, by_id, start=0)
+    testing = _measured(held_out, by_id, start=len(calibration))
     values = block_values(space, {entry.block: entry.latency_ms for entry in blocks})
-    fitted = calibrate(space, values, calibration, _measured(fitting))
+    fitted = calibrate(space, values, calibration, truth_ms(fitting), plan.precision)
+    macs = AdditiveCost.of(space, lambda block: block.macs())
     return LatencyTable(
         format_version=LatencyTable.CURRENT_VERSION,
-        device=device.name,
+        device=plan.device,
+        precision=plan.precision,
+        batch=plan.batch,
         fingerprint=asdict(run.fingerprint),
         fingerprint_hash=run.fingerprint.hash,
         conditions=asdict(run.conditions),
         space_hash=space.hash,
         statistic=STATISTIC,
-        exporter=exporter_name(),
+        exporter=plan.exporter,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seed=seed,
+        seed=plan.seed,
         blocks=blocks,
         calibration=fitted,
         calibration_networks=tuple(fitting),
         held_out=tuple(testing),
-        error=_error(calibrated_cost(space, values, fitted), held_out, testing),
-        plain_error=_error(AdditiveCost(space, values), held_out, testing),
+        error=network_error(CalibratedCost(space, values, fitted, plan.precision).predict(held_out), testing),
+        plain_error=network_error(AdditiveCost(space, values).predict(held_out), testing),
+        macs_error=network_error(_line(macs.predict(calibration), truth_ms(fitting), macs.predict(held_out)), testing),
     )
+
+
+def network_error(predicted: npt.NDArray[np.float64], networks: Sequence[MeasuredNetwork]) -> LatencyError:
+    """Compare predictions, ms, with networks that were measured twice."""
+    first = np.array([network.measured_ms for network in networks])
+    second = np.array([network.repeated_ms or network.measured_ms for network in networks])
+    return latency_error(predicted, truth_ms(networks), first, second)
 
 
 def measure_networks(
@@ -146,47 +154,13 @@ def measure_networks(
     The cache must hold their blocks.
     """
     make_folder(work_dir)
-    models = [_model_file(name, work_dir, partial(cache.network, spec)) for name, spec in networks.items()]
-    run = device.measure(
-        models, rounds=ROUNDS, visit_ms=VISIT_MS, seed=seed, work_dir=work_dir / "measuring", progress=progress
-    )
+    models = network_models(networks, cache, work_dir, device.precision)
+    run = device.measure(models, rounds=ROUNDS, seed=seed, work_dir=work_dir / "measuring", progress=progress)
     return run.measurements
 
 
-def calibration_sample(space: NetworkSpace, rng: np.random.Generator) -> Genomes:
-    """Return networks that span the space's MACs, both ends included, ``int16[n, n_genes]``."""
-    macs = AdditiveCost.of(space, lambda block: block.macs())
-    ends = np.stack([macs.cheapest()[1], macs.dearest()[1]])
-    pool = space.unique(np.concatenate([space.sample(_POOL, rng), ends]))
-    size = np.log(macs.predict(pool))
-    wanted = np.linspace(size.min(), size.max(), CALIBRATION_NETWORKS)
-    distance = np.abs(size[None] - wanted[:, None])
-    chosen: list[int] = []
-    for row in distance:
-        row[chosen] = np.inf  # each network once
-        chosen.append(int(row.argmin()))
-    return pool[chosen]
-
-
-def held_out_sample(space: NetworkSpace, rng: np.random.Generator, *, exclude: Genomes) -> Genomes:
-    """Return random networks that are none of `exclude`: what a user's search meets, not what calibration chose."""
-    taken = {row.tobytes() for row in exclude}
-    pool = space.unique(space.sample(_POOL, rng))
-    fresh: Genomes = np.array([row for row in pool if row.tobytes() not in taken], dtype=np.int16)
-    return fresh[:HELD_OUT_NETWORKS]
-
-
-def _block_models(space: NetworkSpace, cache: BlockCache, work_dir: Path) -> Iterator[ModelFile]:
-    """Yield every block in context, and the chains to subtract."""
-    like = cache.block(space.blocks[0])
-    edges: set[_Edge] = set()
-    for number, block in enumerate(space.blocks):
-        before, after = _edges(block)
-        edges.update(edge for edge in (before, after) if edge is not None)
-        yield _model_file(f"block-{number}", work_dir, partial(_in_context, cache.block(block), before, after, like))
-    for edge in sorted(edges):
-        neighbour = pointwise(edge.channels, edge.resolution, like)
-        yield _model_file(edge.chain_id, work_dir, partial(stitch, [neighbour, neighbour]))
+def _network_id(number: int) -> str:
+    return f"network-{number}"
 
 
 def _again(name: str) -> str:
@@ -194,48 +168,25 @@ def _again(name: str) -> str:
     return f"{name}-again"
 
 
-def _edges(block: BlockSpec) -> tuple[_Edge | None, _Edge | None]:
-    """Return the feature maps on both sides of a block; None at the ends of a network."""
-    before = _Edge(block.in_channels, block.resolution) if block.role != "stem" else None
-    after = _Edge(block.out_channels, block.out_resolution) if block.role != "head" else None
-    return before, after
+def _measured(genomes: Genomes, by_id: Mapping[str, Measurement], *, start: int) -> list[MeasuredNetwork]:
+    networks = []
+    for number, genome in enumerate(genomes, start=start):
+        name = _network_id(number)
+        again = by_id.get(_again(name))
+        networks.append(
+            MeasuredNetwork(
+                genes=tuple(int(gene) for gene in genome),
+                measured_ms=by_id[name].latency_ms,
+                repeated_ms=again.latency_ms if again else None,
+            )
+        )
+    return networks
 
 
-def _in_context(
-    block: onnx.ModelProto, before: _Edge | None, after: _Edge | None, like: onnx.ModelProto
-) -> onnx.ModelProto:
-    parts = [block]
-    if before is not None:
-        parts.insert(0, pointwise(before.channels, before.resolution, like))
-    if after is not None:
-        parts.append(pointwise(after.channels, after.resolution, like))
-    return stitch(parts)
-
-
-def _block_latency(block: BlockSpec, number: int, measured: Mapping[str, Measurement]) -> BlockLatency:
-    """Return what a block adds to a network: its time in context less half of the chain at each end."""
-    context = measured[f"block-{number}"]
-    halves = [measured[edge.chain_id].min_ms / 2 for edge in _edges(block) if edge is not None]
-    return BlockLatency(
-        block=block_key(block),
-        latency_ms=context.min_ms - sum(halves),
-        in_context_ms=context.min_ms,
-        noise_percent=context.noise_percent,
-    )
-
-
-def _model_file(name: str, work_dir: Path, make: Callable[[], onnx.ModelProto]) -> ModelFile:
-    """Write a model into the work directory, unless a killed build left it there."""
-    path = work_dir / f"{name}.onnx"
-    if not path.exists():
-        write_atomic(path, make().SerializeToString())
-    return ModelFile(name, path, sha256_file(path))
-
-
-def _error(predictor: AdditiveCost, genomes: Genomes, networks: Sequence[MeasuredNetwork]) -> LatencyError:
-    repeated = np.array([network.repeated_ms for network in networks])
-    return latency_error(predictor.predict(genomes), _measured(networks), repeated)
-
-
-def _measured(networks: Sequence[MeasuredNetwork]) -> npt.NDArray[np.float64]:
-    return np.array([network.measured_ms for network in networks])
+def _line(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], at: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return a straight line through points, fitted to the relative error, at other places."""
+    design = np.stack([x, np.ones(len(x))], axis=1) / y[:, None]
+    slope, constant = np.linalg.lstsq(design, np.ones(len(y)), rcond=None)[0]
+    return np.asarray(constant + slope * at, dtype=np.float64)

@@ -17,7 +17,7 @@ import torch
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
-from nas.onnx_format import INPUT, OPSET, OUTPUT
+from nas.onnx_format import INPUT, IR_VERSION, OPSET, OUTPUT
 from nas.supernet import Network
 from search_spaces.blocks import build_module
 from search_spaces.documents import content_hash
@@ -26,11 +26,11 @@ from search_spaces.spec import BlockSpec, block_key
 
 def export_network(network: Network) -> onnx.ModelProto:
     """Return a network as one ONNX model for batches of one image, input ``float[1, c, h, w]``, output logits."""
-    return _export(network, [network.spec.input_shape], [INPUT], [OUTPUT])
+    return _export(network, [network.spec.input_shape], [INPUT], [OUTPUT], batch=1)
 
 
-def export_blocks(blocks: Sequence[BlockSpec], *, seed: int) -> list[onnx.ModelProto]:
-    """Return each block as an ONNX model of its own, with weights drawn from the seed.
+def export_blocks(blocks: Sequence[BlockSpec], *, seed: int, batch: int = 1) -> list[onnx.ModelProto]:
+    """Return each block as an ONNX model of its own, for batches of a fixed size, with weights drawn from the seed.
 
     The blocks are exported as one program from a tuple of inputs to a tuple of outputs, which is then split: an export
     costs seconds per program, but a fraction of a second per block in it.
@@ -39,7 +39,7 @@ def export_blocks(blocks: Sequence[BlockSpec], *, seed: int) -> list[onnx.ModelP
     shapes = [(block.in_channels, block.resolution, block.resolution) for block in blocks]
     inputs = [f"{INPUT}_{i}" for i in range(len(blocks))]
     outputs = [f"{OUTPUT}_{i}" for i in range(len(blocks))]
-    extractor = Extractor(_export(program, shapes, inputs, outputs))
+    extractor = Extractor(_export(program, shapes, inputs, outputs, batch=batch))
     return [extractor.extract_model([i], [o]) for i, o in zip(inputs, outputs, strict=True)]
 
 
@@ -62,12 +62,12 @@ class _Program(nn.Module):
 
 
 def _export(
-    module: nn.Module, shapes: Sequence[tuple[int, ...]], inputs: list[str], outputs: list[str]
+    module: nn.Module, shapes: Sequence[tuple[int, ...]], inputs: list[str], outputs: list[str], *, batch: int
 ) -> onnx.ModelProto:
     # The exported wrapper itself must be in evaluation mode, or batch norm is exported with batch statistics; and
     # contiguous, or channels-last strides add reshapes to the graph (2.5 microseconds a network).
     module = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    examples = tuple(torch.zeros(1, *shape) for shape in shapes)
+    examples = tuple(torch.zeros(batch, *shape) for shape in shapes)
     with _quiet_exporter():
         program = torch.onnx.export(
             module,
@@ -81,6 +81,7 @@ def _export(
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    model.ir_version = IR_VERSION
     return model
 
 

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from nas.export import ExportedModel
     from nas.training_record import TrainingRecord
 
-from predictors.latency import LatencyTable
-from predictors.quality import LatencyError
-
 
 def training(run: Run, record: TrainingRecord, summary: AccuracySummary, *, as_json: bool) -> None:
     """Print where a supernet stands after training, or after it was imported."""
@@ -37,34 +34,6 @@ def training(run: Run, record: TrainingRecord, summary: AccuracySummary, *, as_j
         f"random {_percent(summary.random)}, smallest {_percent(summary.smallest)}."
     )
     say("Next: nas build-lut --device cpu" + run_option(run.path))
-
-
-def latency_table(run: Run, table: LatencyTable, path: Path, *, as_json: bool) -> None:
-    """Print what a latency table is worth."""
-    if as_json:
-        print_json(
-            {
-                "file": str(path),
-                "device": table.device,
-                "blocks": len(table.blocks),
-                "calibration": table.calibration.model,
-                "error": table.error,
-                "plain_sum_error": table.plain_error,
-            }
-        )
-        return
-    say(f"{len(table.blocks)} blocks measured on {table.device}: {path}")
-    calibration = f"{table.calibration.model}, fitted on {len(table.calibration_networks)} networks"
-    print_table(
-        ["model", "MAPE", "within 5 %", "bias", "Spearman"],
-        [
-            _error_row("sum of blocks", table.plain_error),
-            _error_row(f"calibrated ({calibration})", table.error),
-        ],
-        title=f"Predicted against measured, {table.error.networks} other whole networks",
-    )
-    say(f"Noise floor (the same networks measured twice in the same run): {table.error.noise_floor_percent:.2f} %")
-    say("Next: nas search --budget-ms 50%" + run_option(run.path))
 
 
 def front(run: Run, result: Front, *, as_json: bool) -> None:
@@ -258,16 +227,6 @@ def _size(params: int, macs: int) -> tuple[str, str]:
 def _ms(value: float) -> str:
     """Return milliseconds with the digits that a measurement can carry."""
     return f"{value:.3f}" if value >= 1 else f"{value:.4f}"
-
-
-def _error_row(name: str, error: LatencyError) -> list[str]:
-    return [
-        name,
-        f"{error.mape_percent:.2f} %",
-        f"{error.within_5_percent:.0f} %",
-        f"{error.bias_percent:+.2f} %",
-        f"{error.spearman:.4f}",
-    ]
 
 
 def _accuracy(value: float, standard_error: float) -> str:

@@ -163,18 +163,29 @@ class Run:
         """Weights and training record."""
         return self.path / "supernet"
 
-    @property
-    def block_cache(self) -> BlockCache:
-        """Exported blocks, shared by all devices."""
-        return BlockCache(self.path / "blocks")
+    def block_cache(self, batch: int = 1) -> BlockCache:
+        """Return the exported blocks for batches of a size, shared by all devices."""
+        return BlockCache(self.path / "blocks", batch)
 
     def lut_path(self, device: Device) -> Path:
         """Return where a device's latency table is or will be."""
         return self.path / "luts" / f"{device.slug}.json"
 
+    def kit_path(self, device: Device) -> Path:
+        """Return where it is kept what a measurement kit for a device holds."""
+        return self.lut_path(device).with_suffix(".kit.json")
+
+    def kits(self) -> list[Path]:
+        """Return what is kept of all kits that were made."""
+        return sorted((self.path / "luts").glob("*.kit.json"))
+
     def latency_table(self, device: Device) -> LatencyTable:
-        """Read a device's table; raises `InputError` naming the command that makes it."""
-        return read_document(self.lut_path(device), LatencyTable, next_step=f"run `{self._build_lut(device)}` first")
+        """Read a device's table; raises `InputError` naming the command that makes it, or if it is another device's."""
+        path = self.lut_path(device)
+        table = read_document(path, LatencyTable, next_step=f"run `{self._build_lut(device)}` first")
+        if table.device != device.name:
+            raise InputError(f"{path} is the table of device {table.device}, not of {device.name}")
+        return table
 
     def _build_lut(self, device: Device) -> str:
         return f"nas build-lut --device {device.name}{run_option(self.path)}"

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from nas.onnx_format import INPUT, OUTPUT
+from nas.onnx_format import INPUT, IR_VERSION, OPSET, OUTPUT
 
 
 def stitch(parts: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
@@ -47,16 +47,16 @@ def stitch(parts: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=parts[0].opset_import, ir_version=parts[0].ir_version)
 
 
-def pointwise(channels: int, resolution: int, like: onnx.ModelProto) -> onnx.ModelProto:
+def pointwise(channels: int, resolution: int, batch: int = 1) -> onnx.ModelProto:
     """Return a 1x1 convolution, the neighbour in whose company blocks are measured.
 
     Args:
         channels: in and out.
         resolution: side of the image, pixels.
-        like: a model whose opset and IR version to use.
+        batch: images at a time.
     """
     weight = np.random.default_rng(0).normal(0.0, channels**-0.5, (channels, channels, 1, 1)).astype(np.float32)
-    shape = [1, channels, resolution, resolution]
+    shape = [batch, channels, resolution, resolution]
     graph = helper.make_graph(
         [helper.make_node("Conv", [INPUT, "weight"], [OUTPUT], kernel_shape=[1, 1])],
         "pointwise",
@@ -64,7 +64,7 @@ def pointwise(channels: int, resolution: int, like: onnx.ModelProto) -> onnx.Mod
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape)],
         initializer=[numpy_helper.from_array(weight, "weight")],
     )
-    return helper.make_model(graph, opset_imports=like.opset_import, ir_version=like.ir_version)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int]:

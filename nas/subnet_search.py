@@ -173,9 +173,11 @@ def validate_front(
         )
     for genome, network in zip(genomes, measured, strict=True):
         genes = tuple(int(gene) for gene in genome)
-        evaluator.ledger.record(f"latency:{latency.table.fingerprint_hash}", latency.space.hash, genes, network.min_ms)
+        evaluator.ledger.record(
+            f"latency:{latency.table.fingerprint_hash}", latency.space.hash, genes, network.latency_ms
+        )
     candidates = _candidates(
-        evaluator, genomes, known.accuracy[chosen], latency, [network.min_ms for network in measured]
+        evaluator, genomes, known.accuracy[chosen], latency, [network.latency_ms for network in measured]
     )
     inside = [candidate for candidate in candidates if candidate.measured_latency_ms <= budget.measured_limit_ms]
     if not inside:

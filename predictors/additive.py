@@ -24,12 +24,18 @@ class AdditiveCost:
         space: what the genomes mean.
         block_values: value of each of ``space.blocks``, ``float64[n_blocks]``.
         constant: added once per network.
+
+    Attributes:
+        space: as given.
+        block_values: as given.
+        constant: as given.
     """
 
     def __init__(self, space: NetworkSpace, block_values: npt.ArrayLike, constant: float = 0.0) -> None:
         values = np.asarray(block_values, dtype=np.float64)
         assert values.shape == (len(space.blocks),)
         self.space = space
+        self.block_values = values
         self.constant = constant
         numbers = space.tables
         self._values = np.select([numbers == ABSENT, numbers == UNREACHABLE], [0.0, np.nan], values[numbers])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -10,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from predictors.additive import AdditiveCost
-from predictors.quality import LatencyError, mape_percent
-from search_spaces.blocks import FAMILIES
+from predictors.calibration import CalibratedCost, Calibration
+from predictors.quality import LatencyError
 from search_spaces.documents import document
 from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
@@ -20,12 +20,6 @@ from search_spaces.space import Genomes
 from search_spaces.spec import block_key
 
 Values = npt.NDArray[np.float64]
-Matrix = npt.NDArray[np.float64]
-CalibrationModel = Literal["scale", "affine", "families"]
-
-# Strength of the pull of each family's factor towards the common factor, in units of relative error.
-_FAMILY_RIDGE = 0.05
-_FOLDS = 5
 
 
 @document
@@ -38,34 +32,25 @@ class BlockLatency:
         latency_ms: what the block adds to a network it stands in; may be slightly negative for blocks that cost less
             than the noise.
         in_context_ms: the raw figure: the block between two 1x1 convolutions.
-        noise_percent: relative difference between the minima of even and odd rounds of the raw figure.
+        noise_percent: how far the figures of even and odd rounds of the raw figure are apart.
+        rounds_ms: the rounds of the raw figure.
     """
 
     block: str
     latency_ms: float
     in_context_ms: float
     noise_percent: float
+    rounds_ms: tuple[float, ...]
 
 
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredNetwork:
-    """A whole network measured to calibrate or to test a table; `repeated_ms` is a second, independent figure."""
+    """A whole network measured to calibrate or to test a table; `repeated_ms` is an independent second session's."""
 
     genes: tuple[int, ...]
     measured_ms: Annotated[float, Field(gt=0)]
-    repeated_ms: Annotated[float, Field(gt=0)]
-
-
-@document
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """From block latencies to a network's: ``constant_ms + sum(factor[family] * block latency)``."""
-
-    model: CalibrationModel
-    constant_ms: float
-    factors: dict[str, float]
-    cross_validated_mape_percent: dict[CalibrationModel, float]
+    repeated_ms: Annotated[float, Field(gt=0)] | None = None
 
 
 @document
@@ -75,6 +60,8 @@ class LatencyTable:
 
     Attributes:
         device: name of the target, as on the command line.
+        precision: arithmetic of the networks.
+        batch: images at a time.
         fingerprint: what identifies the machine and its software, as the device reported it.
         fingerprint_hash: hash of the identifying part.
         conditions: load, temperature and times of the measurement, which identify nothing.
@@ -85,17 +72,20 @@ class LatencyTable:
         seed: of calibration and held-out networks and of the order of measuring.
         error: on `held_out`, after calibration.
         plain_error: on `held_out`, of the plain sum of blocks.
+        macs_error: on `held_out`, of a straight line through the MACs of the calibration networks.
     """
 
     CURRENT_VERSION: ClassVar[int] = 1
 
     format_version: int
     device: str
+    precision: Literal["fp32", "int8"]
+    batch: int
     fingerprint: dict[str, object]
     fingerprint_hash: str
     conditions: dict[str, object]
     space_hash: str
-    statistic: Literal["min"]
+    statistic: Literal["lower quartile of rounds"]
     exporter: str
     created: str
     seed: int
@@ -105,13 +95,14 @@ class LatencyTable:
     held_out: Annotated[tuple[MeasuredNetwork, ...], Field(min_length=2)]
     error: LatencyError
     plain_error: LatencyError
+    macs_error: LatencyError
 
 
-class LatencyPredictor(AdditiveCost):
+class LatencyPredictor(CalibratedCost):
     """Latency in ms of genome arrays, from a table.
 
     Raises:
-        InputError: the table belongs to another space or lacks one of its blocks.
+        InputError: the table belongs to another space, lacks one of its blocks, or predicts what cannot be.
     """
 
     def __init__(self, space: NetworkSpace, table: LatencyTable) -> None:
@@ -121,20 +112,38 @@ class LatencyPredictor(AdditiveCost):
                 f"this run's is {space.hash}; run `nas build-lut --device {table.device}`"
             )
         values = block_values(space, {entry.block: entry.latency_ms for entry in table.blocks})
-        missing = {block.family for block in space.blocks} - set(table.calibration.factors)
-        if missing:
-            raise InputError(
-                f"the table of device {table.device!r} has no calibration for {', '.join(sorted(missing))}"
-            )
         self._held_out = space.check([network.genes for network in table.held_out])
-        super().__init__(space, *_calibrated(space, values, table.calibration))
+        super().__init__(space, values, table.calibration, table.precision)
+        if not (self.predict(self._held_out) > 0.0).all() or self.cheapest()[0] <= 0.0:
+            raise InputError(f"the table of device {table.device!r} predicts latencies that are not positive")
         self.table = table
 
     @property
     def margin(self) -> float:
         """How much slower than predicted a network may be: 90 % of the held-out ones stay within; never negative."""
-        measured = np.array([network.measured_ms for network in self.table.held_out])
-        return max(0.0, float(np.quantile(measured / self.predict(self._held_out), 0.9)) - 1.0)
+        return max(0.0, float(np.quantile(self._ratios(), 0.9)) - 1.0)
+
+    def interval(self, genomes: Genomes, coverage: float = 0.9) -> tuple[Values, Values]:
+        """Return where a measurement is expected, ms, ``float64[n]`` each: split-conformal from the held-out networks.
+
+        Args:
+            genomes: canonical, ``int16[n, n_genes]``.
+            coverage: share of networks whose measured latency lies inside.
+
+        Raises:
+            InputError: the held-out networks are too few for that coverage.
+        """
+        errors = np.sort(np.abs(self._ratios() - 1.0))
+        rank = math.ceil((len(errors) + 1) * coverage)
+        if not 0.0 < coverage < 1.0 or rank > len(errors):
+            raise InputError(f"{len(errors)} held-out networks give no interval of coverage {coverage:g}")
+        predicted, width = self.predict(genomes), errors[rank - 1]
+        return predicted * (1.0 - width), predicted * (1.0 + width)
+
+    def _ratios(self) -> Values:
+        """Return measured over predicted latency of the held-out networks."""
+        ratios: Values = truth_ms(self.table.held_out) / self.predict(self._held_out)
+        return ratios
 
 
 def block_values(space: NetworkSpace, latency_ms: Mapping[str, float]) -> Values:
@@ -145,71 +154,6 @@ def block_values(space: NetworkSpace, latency_ms: Mapping[str, float]) -> Values
     return np.array([latency_ms[block_key(block)] for block in space.blocks])
 
 
-def calibrated_cost(space: NetworkSpace, values: Values, calibration: Calibration) -> AdditiveCost:
-    """Return the latency in ms of genome arrays, from the latency of each of ``space.blocks`` and a calibration."""
-    return AdditiveCost(space, *_calibrated(space, values, calibration))
-
-
-def calibrate(space: NetworkSpace, values: Values, genomes: Genomes, measured_ms: Values) -> Calibration:
-    """Fit the map from block sums to whole networks, choosing the model by cross-validation.
-
-    Args:
-        space: what the genomes mean.
-        values: latency of each of ``space.blocks``, ms.
-        genomes: calibration networks, ``int16[n, n_genes]``.
-        measured_ms: their measured latency, ``float64[n]``.
-    """
-    families = sorted(FAMILIES)
-    sums = family_sums(space, values, genomes, families)
-    models: tuple[CalibrationModel, ...] = ("scale", "affine", "families")
-    errors = {model: _cross_validate(model, sums, measured_ms) for model in models}
-    best = min(models, key=errors.__getitem__)
-    constant, factors = _fit(best, sums, measured_ms)
-    return Calibration(
-        model=best,
-        constant_ms=constant,
-        factors=dict(zip(families, factors.tolist(), strict=True)),
-        cross_validated_mape_percent=errors,
-    )
-
-
-def family_sums(space: NetworkSpace, values: Values, genomes: Genomes, families: Sequence[str]) -> Matrix:
-    """Return each network's block latencies summed by family, ``float64[n, n_families]``, ms."""
-    own = np.array([block.family for block in space.blocks])
-    return np.stack([AdditiveCost(space, values * (own == f)).predict(genomes) for f in families], axis=1)
-
-
-def _calibrated(space: NetworkSpace, values: Values, calibration: Calibration) -> tuple[Values, float]:
-    """Return the calibrated value of each block, and the constant of a network."""
-    return values * np.array([calibration.factors[block.family] for block in space.blocks]), calibration.constant_ms
-
-
-def _cross_validate(model: CalibrationModel, sums: Matrix, measured_ms: Values) -> float:
-    """Return the MAPE on networks left out of the fit."""
-    fold = np.arange(len(measured_ms)) % _FOLDS
-    predicted: Values = np.empty(len(measured_ms), dtype=np.float64)
-    for k in range(_FOLDS):
-        constant, factors = _fit(model, sums[fold != k], measured_ms[fold != k])
-        predicted[fold == k] = constant + sums[fold == k] @ factors
-    return mape_percent(predicted, measured_ms)
-
-
-def _fit(model: CalibrationModel, sums: Matrix, measured_ms: Values) -> tuple[float, Values]:
-    """Return constant and factor per family that minimise the squared *relative* error."""
-    total = sums.sum(axis=1)
-    scale = float(_least_squares((total / measured_ms)[:, None], np.ones(len(total)))[0])
-    n_families = sums.shape[1]
-    if model == "scale":
-        return 0.0, np.full(n_families, scale, dtype=np.float64)
-    if model == "affine":
-        columns: Matrix = np.stack([total, np.ones(len(total))], axis=1) / measured_ms[:, None]
-        slope, constant = _least_squares(columns, np.ones(len(total))).tolist()
-        return constant, np.full(n_families, slope, dtype=np.float64)
-    # Ridge regression of the residual on each family's share, so that unseen families keep the common factor.
-    design = np.concatenate([sums / measured_ms[:, None], _FAMILY_RIDGE * np.eye(n_families)])
-    target = np.concatenate([1.0 - scale * total / measured_ms, np.zeros(n_families)])
-    return 0.0, scale + _least_squares(design, target)
-
-
-def _least_squares(design: Matrix, target: Values) -> Values:
-    return np.asarray(np.linalg.lstsq(design, target, rcond=None)[0], dtype=np.float64)
+def truth_ms(networks: Sequence[MeasuredNetwork]) -> Values:
+    """Return the best figure there is of measured networks, ``float64[n]``: the mean of those measured twice."""
+    return np.array([(each.measured_ms + (each.repeated_ms or each.measured_ms)) / 2 for each in networks])

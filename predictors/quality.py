@@ -11,6 +11,9 @@ from search_spaces.documents import document
 
 Values = npt.NDArray[np.float64]
 
+PROMISED_MAPE_PERCENT = 1.5
+"""Mean error of a calibrated table on networks that it was not fitted to, where the noise lets one see it."""
+
 
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +37,38 @@ class LatencyError:
     spearman: float
     noise_floor_percent: float
 
+    @property
+    def within_5_percent_at_least(self) -> float:
+        """What the share is among all networks, in percent, with 95 % confidence: the exact binomial bound."""
+        from scipy.stats import beta
 
-def latency_error(predicted: Values, measured: Values, repeated: Values) -> LatencyError:
-    """Compare predictions with a measurement, and that measurement with a repetition; all ``float64[n]``, ms."""
+        inside = round(self.networks * self.within_5_percent / 100.0)
+        return float(100.0 * beta.ppf(0.05, inside, self.networks - inside + 1)) if inside else 0.0
+
+    @property
+    def allowed_mape_percent(self) -> float:
+        """What a table of ours promises, given the noise that its error is seen through."""
+        return max(PROMISED_MAPE_PERCENT, 1.5 * self.noise_floor_percent)
+
+    @property
+    def shortfalls(self) -> tuple[str, ...]:
+        """Which promises are not kept; empty if all are."""
+        promises = (
+            (self.mape_percent <= self.allowed_mape_percent, f"MAPE above {self.allowed_mape_percent:.2f} %"),
+            (self.within_5_percent >= 99.0, "fewer than 99 % within 5 %"),
+            (abs(self.bias_percent) <= 0.5, "bias above 0.5 %"),
+            (self.spearman >= 0.99, "Spearman below 0.99"),
+        )
+        return tuple(text for kept, text in promises if not kept)
+
+    @property
+    def too_noisy(self) -> bool:
+        """Whether measurements disagree so much that a perfect table might miss the promises, too."""
+        return self.noise_floor_percent > PROMISED_MAPE_PERCENT
+
+
+def latency_error(predicted: Values, measured: Values, first: Values, second: Values) -> LatencyError:
+    """Compare predictions with measurements, and the two sessions that those come from; all ``float64[n]``, ms."""
     from scipy.stats import spearmanr
 
     relative = 100.0 * (predicted - measured) / measured
@@ -46,7 +78,7 @@ def latency_error(predicted: Values, measured: Values, repeated: Values) -> Late
         within_5_percent=float(100.0 * np.mean(np.abs(relative) <= 5.0)),
         bias_percent=float(relative.mean()),
         spearman=float(spearmanr(predicted, measured).statistic),
-        noise_floor_percent=mape_percent(repeated, measured),
+        noise_floor_percent=mape_percent(second, first),
     )
 
 

@@ -12,7 +12,7 @@ from tests.source_tree import ROOT
 
 KINDS = {
     "search_spaces/blocks": [spec.__module__.split(".")[-2] for spec in FAMILIES.values()],
-    "nas/devices": [kind.__module__.split(".")[-1] for kind in DEVICES.values()],
+    "nas/devices": [type(kind()).__module__.split(".")[-1] for kind in DEVICES.values()],
     "nas/engine/strategies": [name.partition(":")[0].split(".")[-1] for name in STRATEGIES.values()],
     "predictors/regression": [fit.__module__.split(".")[-1] for fit in REGRESSIONS.values()],
 }

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.measure import open_session
 from nas.run import Run
+from nas.runtime import open_session
 from tests.command_line import Stage
 from tests.source_tree import ROOT
 

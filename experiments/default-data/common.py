@@ -115,8 +115,8 @@ def measured_ms(study: Study, run: Run, genomes: Genomes) -> Values:
     """Return the latency of whole networks ``int16[n, n_genes]`` by the protocol of the table, ``float64[n]``."""
     networks = {run.space.architecture(genome).id: run.space.lower(genome) for genome in genomes}
     with tempfile.TemporaryDirectory() as folder:
-        measured = measure_networks(run.block_cache, networks, study.device, work_dir=Path(folder), seed=99)
-    return np.array([measurement.min_ms for measurement in measured])
+        measured = measure_networks(run.block_cache(), networks, study.device, work_dir=Path(folder), seed=99)
+    return np.array([measurement.latency_ms for measurement in measured])
 
 
 def ids(run: Run, genomes: Genomes) -> list[str]:

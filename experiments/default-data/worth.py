@@ -89,7 +89,7 @@ def _search(study: Study, seed: int, arm: str) -> Rows:
     settings = SearchSettings(evaluations=study.config["worth"]["evaluations"], strategy=ARMS[arm], seed=seed)
     started = time.perf_counter()
     outcome = search_subnets(evaluator, latency, budget, settings)
-    front = validate_front(outcome, evaluator, latency, budget, settings, device=study.device, cache=run.block_cache)
+    front = validate_front(outcome, evaluator, latency, budget, settings, device=study.device, cache=run.block_cache())
     record = run.require_supernet()
     cost = {
         "seconds": record.seconds + time.perf_counter() - started,
@@ -155,7 +155,7 @@ def _presets(study: Study, seed: int, limit_ms: float, config: TrainingConfig, d
                 limit_ms,
                 config,
                 data=data,
-                cache=study.run(seed).block_cache,
+                cache=study.run(seed).block_cache(),
                 device=study.device,
                 directory=Path(folder),
             )

@@ -87,8 +87,8 @@ def measure(name: str) -> list[Measured]:
             4 * network.peak_elements() / 1e6,
             network.weight_bytes("fp32") / 1e6,
             network.weight_bytes("int8") / 1e6,
-            first.min_ms,
-            second.min_ms,
+            first.latency_ms,
+            second.latency_ms,
         )
         for (which, network), first, second in zip(networks.items(), *twice, strict=True)
     ]

@@ -1,12 +1,14 @@
 """Targets that measure ONNX files, named ``NAME[:key=value,…]``: ``cpu``, ``cpu:threads=2``.
 
-A new kind of device is a frozen dataclass that follows `Device`, in a file of its own here, and one line in `DEVICES`.
+A new execution provider is one line in `nas.runtime.PROVIDERS`; a new kind of device is a frozen dataclass that follows
+`Device`, in a file of its own here, and one line in `DEVICES`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import typing
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,27 +19,36 @@ from nas.devices.base import (
     Fingerprint,
     Measurement,
     MeasurementRun,
+    Precision,
     Sustained,
+    options_of,
 )
-from nas.devices.cpu import CpuDevice
+from nas.devices.kit import KitDevice
+from nas.devices.local import LocalDevice
 from nas.measure import ModelFile
+from nas.runtime import PROVIDERS
 from search_spaces.errors import InputError, unknown_name
 
 __all__ = [
     "DEVICES",
     "Conditions",
-    "CpuDevice",
     "Device",
     "Fingerprint",
+    "KitDevice",
+    "LocalDevice",
     "Measurement",
     "MeasurementRun",
     "ModelFile",
+    "Precision",
     "Sustained",
     "parse_device",
 ]
 
-DEVICES: dict[str, type[Any]] = {"cpu": CpuDevice}
-"""Kinds of devices by name; a kind is a dataclass that follows `Device`, and its fields are the options of the name."""
+DEVICES: dict[str, Callable[..., Device]] = {
+    **{provider: partial(LocalDevice, provider) for provider in PROVIDERS},
+    "kit": KitDevice,
+}
+"""Kinds of devices by name; each makes a `Device`, a dataclass whose fields with a default are options of the name."""
 
 
 def parse_device(text: str) -> Device:
@@ -53,8 +64,9 @@ def parse_device(text: str) -> Device:
     if name not in DEVICES:
         raise unknown_name("device", name, DEVICES)
     kind = DEVICES[name]
-    types = typing.get_type_hints(kind)
-    known = [field.name for field in dataclasses.fields(kind)]
+    made: Any = kind()
+    types = typing.get_type_hints(type(made))
+    known = [field.name for field in options_of(made)]
     options: dict[str, Any] = {}
     for option in rest.split(",") if colon else ():
         key, equals, value = option.partition("=")
@@ -68,5 +80,4 @@ def parse_device(text: str) -> Device:
             options[key] = TypeAdapter(types[key]).validate_strings(value)
         except ValidationError as error:
             raise InputError(f"device {text!r}: {key}: {error.errors()[0]['msg']}") from None
-    device: Device = kind(**options)
-    return device
+    return kind(**options)

@@ -7,13 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
-from nas.measure import ModelFile
+from nas.measure import ModelFile, halves_differ_percent, lower_quartile
 from nas.progress import Progress, no_progress
 from search_spaces.documents import content_hash, document
+
+Precision = Literal["fp32", "int8"]
 
 _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0)]
@@ -39,6 +41,7 @@ class Fingerprint:
         kernel: its release.
         onnxruntime: version of ONNX Runtime.
         provider: execution provider.
+        provider_options: how it is set up.
         threads: threads inside an operator.
         optimization_level: graph optimisation level of ONNX Runtime.
         allow_spinning: whether idle threads spin.
@@ -57,6 +60,7 @@ class Fingerprint:
     kernel: str
     onnxruntime: str
     provider: str
+    provider_options: dict[str, str]
     threads: _Count
     optimization_level: str
     allow_spinning: bool
@@ -81,21 +85,25 @@ class Conditions:
         python: version of Python.
         numpy: version of numpy.
         load_before: one-minute load average when the measurement was started.
-        load_after: the same when it ended.
+        load_max: the highest after any round.
         temperature_before_c: highest temperature sensor when the measurement was started.
-        temperature_after_c: the same when it ended.
-        time_before_unix_s: when the measurement was started.
-        time_after_unix_s: when it ended.
+        temperature_max_c: the highest after any round.
+        clock_max_mhz: fastest clock of any processor after any round.
+        clock_min_mhz: the slowest of those: far below the fastest, the device was throttled.
+        started_unix_s: when the measurement was started.
+        ended_unix_s: when it ended.
     """
 
     python: str | None = None
     numpy: str | None = None
     load_before: float | None = None
-    load_after: float | None = None
+    load_max: float | None = None
     temperature_before_c: float | None = None
-    temperature_after_c: float | None = None
-    time_before_unix_s: float | None = None
-    time_after_unix_s: float | None = None
+    temperature_max_c: float | None = None
+    clock_max_mhz: float | None = None
+    clock_min_mhz: float | None = None
+    started_unix_s: float | None = None
+    ended_unix_s: float | None = None
 
 
 @document
@@ -125,25 +133,34 @@ class Measurement:
 
     Attributes:
         id: the model's id.
-        min_ms: minimum over all rounds, the figure that everything else in the toolkit uses.
         rounds_ms: minimum of each round, in the order of the rounds.
         median_ms: median of the rounds' medians.
+        p90_ms: median of the rounds' 90th percentiles.
         runs: timed runs in all rounds together.
         sustained: the run back to back, None when it was not asked for.
     """
 
     id: str
-    min_ms: _Positive
-    rounds_ms: tuple[_Positive, ...]
+    rounds_ms: Annotated[tuple[_Positive, ...], Field(min_length=1)]
     median_ms: _Positive
+    p90_ms: _Positive
     runs: _Count
     sustained: Sustained | None = None
 
     @property
+    def min_ms(self) -> float:
+        """The fastest run of all."""
+        return min(self.rounds_ms)
+
+    @property
+    def latency_ms(self) -> float:
+        """The lower quartile of the rounds: the one figure that everything else in the toolkit uses."""
+        return lower_quartile(self.rounds_ms)
+
+    @property
     def noise_percent(self) -> float:
-        """How far the minima of even and odd rounds are apart, relative to `min_ms`; 0 for a single round."""
-        even, odd = self.rounds_ms[0::2], self.rounds_ms[1::2] or self.rounds_ms
-        return 100.0 * abs(min(even) - min(odd)) / self.min_ms
+        """How far the figures of even and odd rounds are apart, relative to `latency_ms`; 0 for a single round."""
+        return halves_differ_percent(self.rounds_ms)
 
 
 @document
@@ -165,8 +182,20 @@ class MeasurementRun:
 class Device(Protocol):
     """A target on which ONNX files are measured.
 
-    An implementation is a frozen dataclass whose fields are the options of the device's name.
+    An implementation is a frozen dataclass; its fields with a default are the options of the device's name.
     """
+
+    @property
+    def precision(self) -> Precision:
+        """In which arithmetic the networks of its table are measured."""
+
+    @property
+    def batch(self) -> int:
+        """With how many images at a time they are measured."""
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why this machine cannot measure on the device; None if it can."""
 
     @property
     def name(self) -> str:
@@ -188,8 +217,6 @@ class Device(Protocol):
         models: Sequence[ModelFile],
         *,
         rounds: int = 12,
-        visit_ms: float = 10.0,
-        sustained_s: float = 0.0,
         spread_s: float = 0.0,
         seed: int = 0,
         work_dir: Path,
@@ -201,10 +228,9 @@ class Device(Protocol):
         that is complete is returned as it is. To measure anew, give another folder.
 
         Args:
-            models: the files, with unique ids; symbolic dimensions are 1.
-            rounds: how often each model is visited.
-            visit_ms: about how long a model runs back to back in a visit.
-            sustained_s: how long each model runs back to back after the rounds; 0 leaves that out.
+            models: the files, with unique ids, and how long each runs back to back in a visit and after the rounds;
+                symbolic dimensions are 1.
+            rounds: how often each model is visited; those that disagree with themselves up to twice as often.
             spread_s: time over which the rounds are spread by pauses, if they take less.
             seed: of the inputs' values and of the orders.
             work_dir: folder of this one measurement; it is created when missing.
@@ -216,9 +242,14 @@ class Device(Protocol):
         """
 
 
+def options_of(device: Any) -> list[dataclasses.Field[Any]]:
+    """Return the fields of a device, or of a class of devices, that are options of its name: those with a default."""
+    return [field for field in dataclasses.fields(device) if field.default is not dataclasses.MISSING]
+
+
 def spell(kind: str, device: Any) -> str:
-    """Return a device's name: its registered kind and those options (dataclass fields) that differ from the default."""
-    given = ((field.name, getattr(device, field.name), field.default) for field in dataclasses.fields(device))
+    """Return a device's name: its registered kind and those options that differ from their default."""
+    given = ((field.name, getattr(device, field.name), field.default) for field in options_of(device))
     options = [f"{name}={value}" for name, value, default in given if value != default]
     return kind + (":" + ",".join(options) if options else "")
 

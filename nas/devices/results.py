@@ -1,9 +1,14 @@
-"""Reading the measuring core's results file, which may come from another machine and is not trusted."""
+"""Reading the measuring core's results files, which may come from another machine and are not trusted.
+
+Files of the same manifest and device are merged as sets of visits: in any order, any number of times, also a copy that
+was taken before the measurement ended.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,13 +17,22 @@ from pydantic import ConfigDict, Field, with_config
 
 from nas.devices.base import Conditions, Fingerprint, Measurement, MeasurementRun, Sustained
 from nas.measure import MIN_RUNS, Manifest
-from search_spaces.documents import decode, document
+from search_spaces.documents import content_hash, decode, document
 from search_spaces.errors import InputError
 
 _NS_PER_MS = 1e6
 _Ns = Annotated[int, Field(gt=0)]
 _Runs = Annotated[int, Field(ge=MIN_RUNS)]
 _Round = Annotated[int, Field(ge=0)]
+
+
+@document
+@dataclass(frozen=True, kw_only=True)
+class _ConditionsNow:
+    load: float | None
+    temperature_c: float | None
+    clock_mhz: float | None
+    time_unix_s: float
 
 
 @document
@@ -30,9 +44,7 @@ class _StartLine:
     fingerprint: Fingerprint
     python: str
     numpy: str
-    load_before: float | None
-    temperature_before_c: float | None
-    time_before_unix_s: float
+    conditions: _ConditionsNow
 
 
 @document
@@ -44,10 +56,19 @@ class _VisitLine:
     runs: _Runs
     min_ns: _Ns
     median_ns: _Ns
+    p90_ns: _Ns
 
     def __post_init__(self) -> None:
-        if self.min_ns > self.median_ns:
-            raise ValueError("the minimum is above the median")
+        if not self.min_ns <= self.median_ns <= self.p90_ns:
+            raise ValueError("the quantiles are not in order")
+
+
+@document
+@dataclass(frozen=True, kw_only=True)
+class _RoundLine:
+    kind: Literal["round"]
+    round: _Round
+    conditions: _ConditionsNow
 
 
 @document
@@ -72,9 +93,7 @@ class _SustainedLine:
 @dataclass(frozen=True, kw_only=True)
 class _EndLine:
     kind: Literal["end"]
-    load_after: float | None
-    temperature_after_c: float | None
-    time_after_unix_s: float
+    conditions: _ConditionsNow
 
 
 @with_config(ConfigDict(extra="ignore"))
@@ -82,14 +101,119 @@ class _EndLine:
 class _AnyLine:
     """What a line must say before it is known which kind it is."""
 
-    kind: Literal["visit", "sustained", "end"]
+    kind: Literal["visit", "round", "sustained", "end"]
 
 
-_RESULTS: dict[str, type[_VisitLine | _SustainedLine]] = {"visit": _VisitLine, "sustained": _SustainedLine}
+_KINDS: dict[str, type[_VisitLine | _RoundLine | _SustainedLine | _EndLine]] = {
+    "visit": _VisitLine,
+    "round": _RoundLine,
+    "sustained": _SustainedLine,
+    "end": _EndLine,
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one or more results files of one manifest and one device hold.
+
+    Attributes:
+        manifest_hash: of what was to be measured.
+        fingerprint: of the device.
+        starts: the attempts: when each was started, its own hash, and its software.
+        visits: (attempt, line).
+        sustained: (attempt, line).
+        conditions: what was read at start, after rounds and at the end.
+    """
+
+    manifest_hash: str
+    fingerprint: Fingerprint
+    starts: frozenset[tuple[float, str, str, str]]
+    visits: frozenset[tuple[str, _VisitLine]]
+    sustained: frozenset[tuple[str, _SustainedLine]]
+    conditions: frozenset[tuple[bool, _ConditionsNow]]
+
+    def merged(self, other: Results) -> Results:
+        """Return what both hold together; commutative, associative and idempotent.
+
+        Raises:
+            InputError: they are of other manifests or devices, or contradict each other.
+        """
+        if self.manifest_hash != other.manifest_hash:
+            raise InputError("the results are of different manifests; give the files of one kit")
+        differing = self.fingerprint.differences(other.fingerprint)
+        if differing:
+            raise InputError(f"the results are of different devices ({', '.join(differing)} differ); give those of one")
+        both = Results(
+            self.manifest_hash,
+            self.fingerprint,
+            self.starts | other.starts,
+            self.visits | other.visits,
+            self.sustained | other.sustained,
+            self.conditions | other.conditions,
+        )
+        if _repeats((start, line.id, line.round) for start, line in both.visits):
+            raise InputError("the results contradict each other: two figures for the same visit")
+        return both
+
+    def run(self, manifest: Manifest) -> MeasurementRun:
+        """Return the figures, models in the order of the manifest.
+
+        Raises:
+            InputError: the results are of another manifest, name unknown models, or lack some.
+        """
+        if self.manifest_hash != manifest.hash:
+            raise InputError("holds results of another manifest")
+        order = {attempt: position for position, (_, attempt, _, _) in enumerate(sorted(self.starts))}
+        visits: dict[str, list[_VisitLine]] = defaultdict(list)
+        for _, line in sorted(self.visits, key=lambda each: (order[each[0]], each[1].round)):
+            visits[line.id].append(line)
+        sustained: dict[str, _SustainedLine] = {}
+        for _, long in sorted(self.sustained, key=lambda each: order[each[0]]):
+            sustained.setdefault(long.id, long)
+        strange = (visits.keys() | sustained.keys()) - {model.id for model in manifest.models}
+        if strange:
+            raise InputError(f"holds results for {min(strange)}, which the manifest does not ask for")
+        lacking = [
+            model.id
+            for model in manifest.models
+            if len(visits[model.id]) < manifest.rounds or (model.sustained_s and model.id not in sustained)
+        ]
+        if lacking:
+            raise InputError(
+                f"lacks results for {len(lacking)} of {len(manifest.models)} models, such as {lacking[0]}; start the "
+                f"measurement again, and it goes on where it stopped"
+            )
+        return MeasurementRun(
+            fingerprint=self.fingerprint,
+            measurements=tuple(_measurement(visits[each.id], sustained.get(each.id)) for each in manifest.models),
+            conditions=self._summary(),
+        )
+
+    def _summary(self) -> Conditions:
+        before = [now for first, now in self.conditions if first]
+        after = [now for first, now in self.conditions if not first]
+        loads, temperatures, clocks = (
+            [value for now in after if (value := getattr(now, name)) is not None]
+            for name in ("load", "temperature_c", "clock_mhz")
+        )
+        earliest = min(before, key=lambda now: now.time_unix_s)
+        pythons, numpys = zip(*((python, numpy) for _, _, python, numpy in self.starts), strict=True)
+        return Conditions(
+            python=", ".join(sorted(set(pythons))),
+            numpy=", ".join(sorted(set(numpys))),
+            load_before=earliest.load,
+            load_max=max(loads, default=None),
+            temperature_before_c=earliest.temperature_c,
+            temperature_max_c=max(temperatures, default=None),
+            clock_max_mhz=max(clocks, default=None),
+            clock_min_mhz=min(clocks, default=None),
+            started_unix_s=earliest.time_unix_s,
+            ended_unix_s=max((now.time_unix_s for now in after), default=None),
+        )
 
 
 def read_results(path: Path, manifest: Manifest) -> MeasurementRun:
-    """Read a complete results file of the measuring core.
+    """Read one complete results file of the measuring core.
 
     Args:
         path: the results file.
@@ -98,65 +222,66 @@ def read_results(path: Path, manifest: Manifest) -> MeasurementRun:
     Raises:
         InputError: the file is missing, damaged, incomplete, or belongs to another manifest.
     """
-    start, middle, end = _lines(path)
-    if start.manifest_hash != manifest.hash:
-        raise InputError(f"{path}: holds results of another manifest")
-    visits = {(line.id, line.round): line for line in middle if isinstance(line, _VisitLine)}
-    sustained = {line.id: line for line in middle if isinstance(line, _SustainedLine)}
-    ids = [model.id for model in manifest.models]
-    all_visits = {(model_id, number) for model_id in ids for number in range(manifest.rounds)}
-    all_sustained = set(ids) if manifest.sustained_s else set()
-    if len(visits) + len(sustained) < len(middle):
-        raise InputError(f"{path}: holds more than one result for the same visit")
-    amiss: set[object] = {*(visits.keys() ^ all_visits), *(sustained.keys() ^ all_sustained)}
-    if amiss:
-        raise InputError(f"{path}: does not hold the results that the manifest asks for ({min(map(str, amiss))})")
-    return MeasurementRun(
-        fingerprint=start.fingerprint,
-        measurements=tuple(
-            _measurement([visits[each, number] for number in range(manifest.rounds)], sustained.get(each))
-            for each in ids
-        ),
-        conditions=Conditions(
-            python=start.python,
-            numpy=start.numpy,
-            load_before=start.load_before,
-            load_after=end.load_after,
-            temperature_before_c=start.temperature_before_c,
-            temperature_after_c=end.temperature_after_c,
-            time_before_unix_s=start.time_before_unix_s,
-            time_after_unix_s=end.time_after_unix_s,
-        ),
-    )
-
-
-def _lines(path: Path) -> tuple[_StartLine, list[_VisitLine | _SustainedLine], _EndLine]:
+    results = parse_results(path)
     try:
-        texts = path.read_bytes().splitlines()
+        return results.run(manifest)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def parse_results(path: Path) -> Results:
+    """Read a results file, complete or not; a last line that a kill has torn is left out.
+
+    Raises:
+        InputError: the file is missing, damaged or contradicts itself.
+    """
+    try:
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    texts = content[: content.rfind(b"\n") + 1].splitlines()
     if not texts:
         raise InputError(f"{path}: is empty")
     start = decode(_StartLine, texts[0], source=f"{path}, line 1")
-    middle: list[_VisitLine | _SustainedLine] = []
+    visits: list[_VisitLine] = []
+    sustained: list[_SustainedLine] = []
+    conditions = [(True, start.conditions)]
     for number, text in enumerate(texts[1:], start=2):
         source = f"{path}, line {number}"
-        kind = decode(_AnyLine, text, source=source).kind
-        if kind == "end":
-            if number < len(texts):
-                raise InputError(f"{path}: goes on after its end line")
-            return start, middle, decode(_EndLine, text, source=source)
-        middle.append(decode(_RESULTS[kind], text, source=source))
-    raise InputError(f"{path}: has no end line; start the measurement again, and it goes on where it stopped")
+        line = decode(_KINDS[decode(_AnyLine, text, source=source).kind], text, source=source)
+        if isinstance(line, _VisitLine):
+            visits.append(line)
+        elif isinstance(line, _SustainedLine):
+            sustained.append(line)
+        else:
+            conditions.append((False, line.conditions))
+        if isinstance(line, _EndLine) and number < len(texts):
+            raise InputError(f"{path}: goes on after its end line")
+    if _repeats((line.id, line.round) for line in visits) or _repeats(line.id for line in sustained):
+        raise InputError(f"{path}: holds more than one result for the same visit")
+    attempt = content_hash(start)
+    return Results(
+        manifest_hash=start.manifest_hash,
+        fingerprint=start.fingerprint,
+        starts=frozenset([(start.conditions.time_unix_s, attempt, start.python, start.numpy)]),
+        visits=frozenset((attempt, line) for line in visits),
+        sustained=frozenset((attempt, line) for line in sustained),
+        conditions=frozenset(conditions),
+    )
+
+
+def _repeats(keys: Iterable[object]) -> bool:
+    listed = list(keys)
+    return len(set(listed)) < len(listed)
 
 
 def _measurement(visits: Sequence[_VisitLine], sustained: _SustainedLine | None) -> Measurement:
-    """Sum up one model's visits, given in the order of the rounds."""
+    """Sum up one model's visits, given in order."""
     return Measurement(
         id=visits[0].id,
-        min_ms=min(visit.min_ns for visit in visits) / _NS_PER_MS,
         rounds_ms=tuple(visit.min_ns / _NS_PER_MS for visit in visits),
         median_ms=statistics.median(visit.median_ns for visit in visits) / _NS_PER_MS,
+        p90_ms=statistics.median(visit.p90_ns for visit in visits) / _NS_PER_MS,
         runs=sum(visit.runs for visit in visits),
         sustained=Sustained(
             p50_ms=sustained.p50_ns / _NS_PER_MS,

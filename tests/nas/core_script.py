@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nas import measure as core
+from nas import runtime
 from nas.devices import Device
 from nas.measure import Manifest, ModelFile
 from tests.nas.small_models import conv, saved
 
 SCRIPT = Path(core.__file__)
+CORE = (SCRIPT, Path(runtime.__file__))
+"""What is shipped to other devices."""
 COMMAND = [sys.executable, "-P", str(SCRIPT)]
 ROUNDS = 4
 
@@ -35,9 +40,17 @@ def error_of(folder: Path) -> dict[str, Any]:
     return message
 
 
-def written(folder: Path, models: list[ModelFile], **settings: Any) -> Manifest:
+def timed(models: Iterable[ModelFile], *, visit_ms: float = 1.0, sustained_s: float = 0.0) -> list[ModelFile]:
+    """Return models with other times."""
+    return [replace(each, visit_ms=visit_ms, sustained_s=sustained_s) for each in models]
+
+
+def written(
+    folder: Path, models: list[ModelFile], *, visit_ms: float = 1.0, sustained_s: float = 0.0, **settings: Any
+) -> Manifest:
     """Write a folder's manifest."""
-    manifest = Manifest(models=tuple(models), **{"rounds": ROUNDS, "visit_ms": 1.0, **settings})
+    files = timed(models, visit_ms=visit_ms, sustained_s=sustained_s)
+    manifest = Manifest(models=tuple(files), **{"rounds": ROUNDS, **settings})
     (folder / "manifest.json").write_text(manifest.to_json())
     return manifest
 
@@ -46,8 +59,9 @@ def results(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_bytes().splitlines()]
 
 
-def visits(lines: list[dict[str, Any]]) -> list[tuple[int, str]]:
-    return [(line["round"], line["id"]) for line in lines if line["kind"] == "visit"]
+def visits(lines: list[dict[str, Any]], *, rounds: int = ROUNDS) -> list[tuple[int, str]]:
+    """Return the visits of the rounds that every model has; where a machine is restless, some have more."""
+    return [(line["round"], line["id"]) for line in lines if line["kind"] == "visit" and line["round"] < rounds]
 
 
 def three_models(folder: Path) -> list[ModelFile]:
@@ -62,8 +76,8 @@ from nas.devices import ModelFile, parse_device
 
 name, folder, *entries = sys.argv[1:]
 models = [ModelFile(*entry.split("=")) for entry in entries]
-models = [ModelFile(model.id, Path(model.path), model.sha256) for model in models]
-parse_device(name).measure(models, rounds=40, visit_ms=5, work_dir=Path(folder))
+models = [ModelFile(model.id, Path(model.path), model.sha256, 5.0) for model in models]
+parse_device(name).measure(models, rounds=40, work_dir=Path(folder))
 print("onnxruntime" in sys.modules)
 """
 

@@ -10,12 +10,13 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from nas.block_cache import BlockCache
-from nas.devices import Fingerprint, Measurement, MeasurementRun, ModelFile
+from nas.devices import Fingerprint, Measurement, MeasurementRun, ModelFile, Precision
+from nas.lut import STATISTIC, network_error
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from predictors.additive import AdditiveCost
-from predictors.latency import BlockLatency, LatencyPredictor, LatencyTable, MeasuredNetwork, calibrate, calibrated_cost
-from predictors.quality import latency_error
+from predictors.calibration import CalibratedCost, calibrate
+from predictors.latency import BlockLatency, LatencyPredictor, LatencyTable, MeasuredNetwork
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import BlockSpec, block_key
@@ -37,6 +38,7 @@ FINGERPRINT = Fingerprint(
     kernel="0",
     onnxruntime="0",
     provider="none",
+    provider_options={},
     threads=1,
     optimization_level="none",
     allow_spinning=False,
@@ -50,30 +52,36 @@ def synthetic_table(space: NetworkSpace, *, noise: float = 0.01, seed: int = 0) 
     genomes = space.unique(space.sample(4 * (CALIBRATION + HELD_OUT), rng))[: CALIBRATION + HELD_OUT]
     exact = AdditiveCost(space, values, constant=0.02).predict(genomes)
     measured, repeated = (exact * (1 + noise * rng.standard_normal(len(exact))) for _ in range(2))
-    fitted = calibrate(space, values, genomes[:CALIBRATION], measured[:CALIBRATION])
+    fitted = calibrate(space, values, genomes[:CALIBRATION], (measured + repeated)[:CALIBRATION] / 2)
     networks = tuple(
         MeasuredNetwork(genes=tuple(genome.tolist()), measured_ms=float(first), repeated_ms=float(second))
         for genome, first, second in zip(genomes, measured, repeated, strict=True)
     )
     tested = slice(CALIBRATION, None)
     errors = [
-        latency_error(cost.predict(genomes[tested]), measured[tested], repeated[tested])
-        for cost in (calibrated_cost(space, values, fitted), AdditiveCost(space, values))
+        network_error(cost.predict(genomes[tested]), networks[tested])
+        for cost in (CalibratedCost(space, values, fitted, "fp32"), AdditiveCost(space, values))
     ]
     return LatencyTable(
         format_version=LatencyTable.CURRENT_VERSION,
         device="cpu",
+        precision="fp32",
+        batch=1,
         fingerprint=asdict(FINGERPRINT),
         fingerprint_hash=FINGERPRINT.hash,
         conditions={},
         space_hash=space.hash,
-        statistic="min",
+        statistic=STATISTIC,
         exporter=exporter_name(),
         created="2000-01-01T00:00:00+00:00",
         seed=seed,
         blocks=tuple(
             BlockLatency(
-                block=block_key(block), latency_ms=float(value), in_context_ms=float(value) + 0.01, noise_percent=0.0
+                block=block_key(block),
+                latency_ms=float(value),
+                in_context_ms=float(value) + 0.01,
+                noise_percent=0.0,
+                rounds_ms=(float(value),),
             )
             for block, value in zip(space.blocks, values, strict=True)
         ),
@@ -82,6 +90,7 @@ def synthetic_table(space: NetworkSpace, *, noise: float = 0.01, seed: int = 0) 
         held_out=networks[CALIBRATION:],
         error=errors[0],
         plain_error=errors[1],
+        macs_error=errors[1],
     )
 
 
@@ -121,6 +130,9 @@ class ChosenDevice:
     asked: list[str]
     name: str = "cpu"
     slug: str = "cpu"
+    precision: Precision = "fp32"
+    batch: int = 1
+    obstacle: str | None = None
 
     def fingerprint(self) -> Fingerprint:
         return FINGERPRINT
@@ -130,8 +142,6 @@ class ChosenDevice:
         models: Sequence[ModelFile],
         *,
         rounds: int = 12,
-        visit_ms: float = 10.0,
-        sustained_s: float = 0.0,
         spread_s: float = 0.0,
         seed: int = 0,
         work_dir: Path,
@@ -144,7 +154,11 @@ class ChosenDevice:
             latency = self.latency_ms(model.id)
             measurements.append(
                 Measurement(
-                    id=model.id, min_ms=latency, rounds_ms=(latency,) * rounds, median_ms=latency * 1.1, runs=rounds
+                    id=model.id,
+                    rounds_ms=(latency,) * rounds,
+                    median_ms=latency * 1.1,
+                    p90_ms=latency * 1.2,
+                    runs=rounds,
                 )
             )
         return MeasurementRun(fingerprint=FINGERPRINT, measurements=tuple(measurements))

@@ -11,7 +11,7 @@ import pytest
 
 from nas import bench
 from nas.bench import bench_files
-from nas.devices import CpuDevice
+from nas.devices import LocalDevice
 from search_spaces.errors import InputError
 from tests.nas.small_models import conv, saved
 
@@ -33,7 +33,7 @@ def test_files_of_the_same_name_and_a_file_given_twice_get_a_row_each(tmp_path: 
     (tmp_path / "other").mkdir()
     first = saved(tmp_path / "model.onnx", conv(8)).path
     second = saved(tmp_path / "other" / "model.onnx", conv(128)).path
-    report = bench_files([first, second, first], device=CpuDevice(), seed=0)
+    report = bench_files([first, second, first], device=LocalDevice("cpu"), seed=0)
     assert [row.file for row in report.rows] == [str(first), str(second), str(first)]
     small, large, small_again = report.rows
     assert large.latency_ms > 2 * small.latency_ms
@@ -48,7 +48,7 @@ def test_files_of_the_same_name_and_a_file_given_twice_get_a_row_each(tmp_path: 
 @pytest.mark.usefixtures("quick")
 def test_the_report_is_plain_json_with_units_in_its_keys(tmp_path: Path) -> None:
     path = saved(tmp_path / "model.onnx", conv()).path
-    device = CpuDevice(threads=2)
+    device = LocalDevice("cpu", threads=2)
     report = json.loads(json.dumps(bench_files([path], device=device).to_json()))
     assert report.keys() == {"device", "fingerprint_hash", "fingerprint", "models"}
     assert report["device"] == "cpu:threads=2"
@@ -63,7 +63,7 @@ def test_the_rounds_of_a_lone_file_are_spread_by_pauses(tmp_path: Path, monkeypa
     monkeypatch.setattr(bench, "SPREAD_S", 1.5)
     path = saved(tmp_path / "model.onnx", conv()).path
     stages: list[tuple[float, int]] = []
-    bench_files([path], device=CpuDevice(), progress=lambda done, _: stages.append((time.monotonic(), done)))
+    bench_files([path], device=LocalDevice("cpu"), progress=lambda done, _: stages.append((time.monotonic(), done)))
     first_s = stages[0][0]
     rounds_end_s = next(moment_s for moment_s, done in stages if done >= 1000)
     assert rounds_end_s - first_s >= 1.4
@@ -73,7 +73,7 @@ def test_the_rounds_of_a_lone_file_are_spread_by_pauses(tmp_path: Path, monkeypa
 def test_progress_runs_through_all_stages(tmp_path: Path) -> None:
     path = saved(tmp_path / "model.onnx", conv()).path
     told: list[tuple[int, int]] = []
-    bench_files([path, path], device=CpuDevice(), progress=lambda *each: told.append(each))
+    bench_files([path, path], device=LocalDevice("cpu"), progress=lambda *each: told.append(each))
     assert told == sorted(told)
     assert told[-1] == (3000, 3000)
     assert {total for _, total in told} == {3000}
@@ -82,13 +82,13 @@ def test_progress_runs_through_all_stages(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_foreign_model_is_measured(shared_data: Path) -> None:
     path = shared_data / "onnx_light" / "light_shufflenet.onnx"
-    (row,) = bench_files([path], device=CpuDevice()).rows
+    (row,) = bench_files([path], device=LocalDevice("cpu")).rows
     assert row.latency_ms <= row.p90_ms
 
 
 def test_no_file_is_refused() -> None:
     with pytest.raises(InputError, match="at least one"):
-        bench_files([], device=CpuDevice())
+        bench_files([], device=LocalDevice("cpu"))
 
 
 @pytest.mark.parametrize("content", [None, b"not a model"])
@@ -98,13 +98,13 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         bad.write_bytes(content)
     with pytest.raises(InputError, match=r"bad\.onnx"):
-        bench_files([good, bad], device=CpuDevice())
+        bench_files([good, bad], device=LocalDevice("cpu"))
 
 
 @pytest.mark.slow
 def test_a_lone_file_takes_as_long_as_promised(tmp_path: Path) -> None:
     path = saved(tmp_path / "model.onnx", conv()).path
     start_s = time.monotonic()
-    (row,) = bench_files([path], device=CpuDevice()).rows
+    (row,) = bench_files([path], device=LocalDevice("cpu")).rows
     assert time.monotonic() - start_s >= bench.SPREAD_S + bench.SUSTAINED_S
     assert row.runs * row.p90_ms > 1000 * bench.SUSTAINED_S / 2

@@ -8,8 +8,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from nas.measure import open_session
 from nas.onnx_export import export_blocks, export_network, seeded_block
+from nas.runtime import open_session
 from nas.supernet import Network
 from search_spaces.blocks import FAMILIES
 from search_spaces.spec import BlockSpec, NetworkSpec, PlacedBlock

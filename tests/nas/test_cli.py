@@ -26,7 +26,10 @@ from tests.source_tree import ROOT
 
 OPTIONS = {
     "train": {"--run", "--space", "--data", "--steps", "--batch-size", "--accelerator", "--seed", "--json"},
-    "build-lut": {"--device", "--run", "--space", "--data", "--seed", "--json"},
+    "build-lut": {"--device", "--run", "--space", "--data", "--name", "--out", "--from", "--seed", "--json"},
+    "devices": {"--json"},
+    "lut show": {"--device", "--run", "--csv", "--json"},
+    "lut check": {"--device", "--run", "--networks", "--seed", "--json"},
     "search": {"--budget-ms", "--device", "--run", "--evaluations", "--strategy", "--compare", "--seed", "--json"},
     "export": {"--pick", "--run", "--seed", "--json"},
     "bench": {"--device", "--run", "--seed", "--json"},
@@ -78,10 +81,11 @@ def test_the_options_of_every_command_are_these() -> None:
 def test_every_command_takes_json_and_where_it_has_a_run_and_draws_their_options() -> None:
     assert all("--json" in options for options in OPTIONS.values())
     assert {name for name, options in OPTIONS.items() if "--run" not in options} == {
-        f"space {word}" for word in ("list", "show", "check", "count")
+        "devices",
+        *(f"space {word}" for word in ("list", "show", "check", "count")),
     }
     without_seed = {name for name, options in OPTIONS.items() if "--run" in options and "--seed" not in options}
-    assert without_seed == {"import-ofa"}
+    assert without_seed == {"import-ofa", "lut show"}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,7 @@ def test_the_command_alone_shows_its_help() -> None:
     assert "Commands:\n" in finished.stdout + finished.stderr
 
 
-@pytest.mark.parametrize("group", ["data", "space"])
+@pytest.mark.parametrize("group", ["data", "lut", "space"])
 def test_a_group_alone_shows_its_help(group: str) -> None:
     text = succeed(nas_here(group)).stdout
     assert f"Usage: nas {group} " in text
@@ -160,8 +164,8 @@ def documented_keys() -> dict[str, set[str]]:
     text = (ROOT / "docs" / "json-output.md").read_text()
     rows = re.findall(r"^\| `([a-z -]+)` \| (.+) \|$", text, re.MULTILINE)
     found = {name: names(keys) for name, keys in rows}
-    for kind in ("candidate", "comparison"):
-        (sentence,) = re.findall(rf"A {kind}: (.*?)\.(?:\s|$)", text, re.DOTALL)
+    for kind in ("candidate", "comparison", "kit"):
+        (sentence,) = re.findall(rf"A {kind}(?: \([^)]*\))?: (.*?)\.(?:\s|$)", text, re.DOTALL)
         found[kind] = names(sentence)
     return found
 
@@ -182,7 +186,7 @@ def keys_of(value: Any, *, without: tuple[str, ...] = ()) -> set[str]:
 
 def test_the_documented_keys_are_read_as_they_are_written() -> None:
     documented = documented_keys()
-    assert documented.keys() == {*OPTIONS, "candidate", "comparison"}
+    assert documented.keys() == {*OPTIONS, "candidate", "comparison", "kit"}
     assert {"path", "test_reads"} <= documented["export"]
     assert "measured_latency_ms" in documented["candidate"]
 

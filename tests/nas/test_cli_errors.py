@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nas.devices import CpuDevice
+from nas.devices import LocalDevice
 from nas.files import exclusive_lock
 from nas.run import Run
 from predictors.latency import LatencyPredictor
@@ -126,7 +126,7 @@ def test_an_argument_that_does_not_fit_the_run_is_refused(
 
 def test_a_budget_below_the_fastest_network_is_refused_with_the_reachable_range(searched_run: Path) -> None:
     run = Run.existing(searched_run, first="nas train")
-    latency = LatencyPredictor(run.space, run.latency_table(CpuDevice()))
+    latency = LatencyPredictor(run.space, run.latency_table(LocalDevice("cpu")))
     fastest_ms, slowest_ms = latency.cheapest()[0], latency.dearest()[0]
     error = refusal(nas_here("search", "--run", searched_run, "--budget-ms", 0.9 * fastest_ms))
     assert f"from {fastest_ms:.4g} ms to {slowest_ms:.4g} ms" in error

@@ -14,13 +14,14 @@ import torch
 from onnx import numpy_helper
 
 from nas import export
-from nas.devices import CpuDevice
+from nas.devices import LocalDevice
 from nas.evaluate import SubnetEvaluator, standard_error
 from nas.export import MODEL_FILE, PARITY_LIMIT, RECORD_FILE, ExportedModel, read_metadata
 from nas.files import read_document, sha256_file
 from nas.front import Candidate, Front
-from nas.measure import open_session
+from nas.lut import STATISTIC
 from nas.run import Run
+from nas.runtime import open_session
 from nas.supernet import Supernet
 from search_spaces.spec import NetworkSpec
 from tests.command_line import Stage, nas_here, refusal, succeed
@@ -129,8 +130,8 @@ def test_the_metadata_say_everything_that_is_needed_to_use_the_file(
     assert metadata["accuracy"]["test"] == record.test_accuracy
     latency = metadata["latency_ms"]
     assert (latency["predicted"], latency["measured"]) == (best.predicted_latency_ms, record.latency_ms)
-    assert (latency["budget"], latency["statistic"], latency["batch"]) == (front.budget_ms, "min", 1)
-    assert metadata["device"] == {"name": "cpu", "fingerprint_hash": CpuDevice().fingerprint().hash}
+    assert (latency["budget"], latency["statistic"], latency["batch"]) == (front.budget_ms, STATISTIC, 1)
+    assert metadata["device"] == {"name": "cpu", "fingerprint_hash": LocalDevice("cpu").fingerprint().hash}
     assert metadata["cost"] == {"params": best.params, "macs": best.macs}
     assert metadata["class_names"] == list("0123456789")
     preprocessing = metadata["preprocessing"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from nas import measure as core
-from nas.measure import Manifest, MeasureError, ModelFile, read_manifest
+from nas.measure import Manifest, ModelFile, read_manifest
+from nas.runtime import MeasureError
 from tests.nas.core_script import COMMAND, error_of, results, run, three_models, visits, written
 from tests.nas.small_models import conv, identity, model, saved, unknown_operator, with_external_weights
 
@@ -146,13 +148,15 @@ def test_the_hash_of_a_manifest_leaves_out_where_the_files_lie(models: list[Mode
         {"models": [{"id": "a", "path": "a", "sha256": "0", "more": 1}]},
         {"models": [{"id": "a", "path": "a", "sha256": "0"}, {"id": "a", "path": "b", "sha256": "0"}]},
         {"models": [{"id": 1, "path": "a", "sha256": "0"}]},
+        {"models": [{"id": "a", "path": "a", "sha256": "0", "visit_ms": 0}]},
+        {"models": [{"id": "a", "path": "a", "sha256": "0", "visit_ms": float("nan")}]},
+        {"models": [{"id": "a", "path": "a", "sha256": "0", "sustained_s": float("inf")}]},
+        {"provider": "abacus"},
+        {"minimum_runtime": "new"},
         {"rounds": 0},
         {"rounds": 1.5},
         {"threads": "1"},
         {"seed": -1},
-        {"visit_ms": 0},
-        {"visit_ms": float("nan")},
-        {"sustained_s": float("inf")},
         {"spread_s": -1},
         {"warmup": 3},
     ],
@@ -179,3 +183,38 @@ def test_a_clock_that_stands_still_is_an_error(
     monkeypatch.setattr(time, "perf_counter_ns", lambda: 7)
     with pytest.raises(MeasureError, match="clock"):
         core.measure(written(tmp_path, models), tmp_path / "results.jsonl", lambda done, total: None)
+
+
+def test_a_runtime_that_is_too_old_for_the_models_is_refused(tmp_path: Path, models: list[ModelFile]) -> None:
+    written(tmp_path, models, minimum_runtime="99.1")
+    assert "need onnxruntime >= 99.1, here is" in error_of(tmp_path)["error"]
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_a_provider_that_is_not_installed_is_refused_naming_its_package(
+    tmp_path: Path, models: list[ModelFile]
+) -> None:
+    written(tmp_path, models, provider="openvino")
+    message = error_of(tmp_path)["error"]
+    assert "has no OpenVINOExecutionProvider" in message
+    assert "onnxruntime-openvino" in message
+
+
+def test_a_runtime_that_dies_on_import_is_told_in_one_line(tmp_path: Path, models: list[ModelFile]) -> None:
+    # Some builds hold instructions that a processor lacks: importing them kills the process.
+    broken = tmp_path / "broken" / "onnxruntime"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
+    written(tmp_path, models)
+    done = subprocess.run(
+        [*COMMAND, "manifest.json", "results.jsonl"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "broken")},
+    )
+    assert done.returncode == 3
+    message = json.loads(done.stdout)["error"]
+    assert "onnxruntime cannot be imported here (ended by signal 4)" in message
+    assert "another version or build" in message

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from nas.data import SPLITS
-from nas.devices import CpuDevice, parse_device
+from nas.devices import LocalDevice, parse_device
 from nas.run import Run
 from search_spaces.errors import InputError
 from tests.nas.image_folders import make_classes
 
-CPU = CpuDevice()
+CPU = LocalDevice("cpu")
 
 
 def edit(path: Path, **fields: Any) -> None:

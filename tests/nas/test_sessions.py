@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from nas import measure as core
-from nas.measure import MeasureError, open_session, random_inputs
+from nas import runtime as core
+from nas.runtime import MeasureError, open_session, random_inputs
 from tests.nas.small_models import conv, identity, saved, with_external_weights
 
 

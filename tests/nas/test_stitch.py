@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from nas.block_cache import BlockCache
-from nas.measure import open_session
 from nas.onnx_export import export_blocks, export_network, seeded_block
 from nas.onnx_format import INPUT, OUTPUT
 from nas.run import Run
+from nas.runtime import open_session
 from nas.stitch import pointwise, stitch
 from nas.supernet import Network
 from search_spaces.catalogue import find_space
@@ -33,7 +33,7 @@ OPERATORS = {"mbconv", "convnext", "attention"}
 @pytest.fixture(scope="module")
 def cache(measured_run: Path) -> BlockCache:
     """The exported blocks of the space `tiny`."""
-    return Run.existing(measured_run, first="nas train").block_cache
+    return Run.existing(measured_run, first="nas train").block_cache()
 
 
 def families(space: NetworkSpace, genome: Genomes) -> set[str]:
@@ -145,8 +145,8 @@ def like(cache: BlockCache) -> onnx.ModelProto:
     return cache.block(SPACE.blocks[0])
 
 
-def test_a_part_can_be_used_twice_and_is_left_as_it_was(like: onnx.ModelProto) -> None:
-    part = pointwise(16, 4, like)
+def test_a_part_can_be_used_twice_and_is_left_as_it_was() -> None:
+    part = pointwise(16, 4)
     before = part.SerializeToString()
     chain = stitch([part, part])
     assert part.SerializeToString() == before
@@ -155,22 +155,22 @@ def test_a_part_can_be_used_twice_and_is_left_as_it_was(like: onnx.ModelProto) -
     np.testing.assert_allclose(logits(chain, image), logits(part, logits(part, image)), atol=1e-5)
 
 
-def test_a_model_alone_is_stitched_to_itself(like: onnx.ModelProto) -> None:
-    part = pointwise(16, 4, like)
+def test_a_model_alone_is_stitched_to_itself() -> None:
+    part = pointwise(16, 4)
     image = np.ones((1, 16, 4, 4), dtype=np.float32)
     np.testing.assert_array_equal(logits(stitch([part]), image), logits(part, image))
 
 
 @pytest.mark.parametrize("other", [(32, 4), (16, 8)], ids=["channels", "resolution"])
-def test_parts_that_do_not_fit_are_refused(like: onnx.ModelProto, other: tuple[int, int]) -> None:
+def test_parts_that_do_not_fit_are_refused(other: tuple[int, int]) -> None:
     channels, side = other
     with pytest.raises(ValueError, match=re.escape(f"[1, 16, 4, 4] does not fit [1, {channels}, {side}, {side}]")):
-        stitch([pointwise(16, 4, like), pointwise(channels, side, like)])
+        stitch([pointwise(16, 4), pointwise(channels, side)])
 
 
 def test_what_is_stitched_has_the_format_of_the_exporter(cache: BlockCache, like: onnx.ModelProto) -> None:
     genome = next(with_all_operators(SPACE, 2))
-    for model in (cache.network(SPACE.lower(genome)), pointwise(16, 4, like)):
+    for model in (cache.network(SPACE.lower(genome)), pointwise(16, 4)):
         assert [(entry.domain, entry.version) for entry in model.opset_import if not entry.domain] == [("", 18)]
         assert model.ir_version == like.ir_version
         assert [value.name for value in model.graph.input] == [INPUT]

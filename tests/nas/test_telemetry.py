@@ -19,7 +19,7 @@ import pytest
 from tests.nas.small_models import conv, saved
 from tests.source_tree import ROOT, WHEEL_PACKAGES, source_files
 
-OPENED_BY_US = "from nas.measure import open_session; session = open_session(sys.argv[1])"
+OPENED_BY_US = "from nas.runtime import open_session; session = open_session(sys.argv[1])"
 OPENED_BARE = (
     "import onnxruntime; session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
 )
@@ -155,4 +155,4 @@ def test_who_calls_home_within_fifteen_seconds(tmp_path: Path, statement: str, h
 
 def test_one_module_sets_the_variable() -> None:
     setting = [file.path for file in source_files(*WHEEL_PACKAGES) if "ORT_DISABLE_TELEMETRY" in file.text]
-    assert setting == ["nas/measure.py"]
+    assert setting == ["nas/runtime.py"]

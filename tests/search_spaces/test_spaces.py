@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas.measure import open_session
 from nas.onnx_export import export_network
+from nas.runtime import open_session
 from nas.sandwich import LARGEST, Sandwich
 from nas.supernet import Network, Supernet, check_forward, extract, scaled
 from predictors.additive import AdditiveCost, largest_over_blocks

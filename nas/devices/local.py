@@ -1,4 +1,4 @@
-"""The processor of this machine, measured with ONNX Runtime."""
+"""This machine, measured with ONNX Runtime and one of its execution providers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from nas import measure as core
-from nas.devices.base import Fingerprint, MeasurementRun, slug_of, spell
+from nas import runtime
+from nas.devices.base import Fingerprint, MeasurementRun, Precision, slug_of, spell
 from nas.devices.results import read_results
 from nas.files import make_folder, write_atomic
-from nas.measure import Manifest, MeasureError, ModelFile
+from nas.measure import Manifest, ModelFile
 from nas.progress import Progress, no_progress
 from search_spaces.documents import canonical_json, decode, document
 from search_spaces.errors import InputError, MachineError
@@ -33,43 +34,58 @@ class _Message:
 
 
 @dataclass(frozen=True)
-class CpuDevice:
-    """The processor of this machine.
+class LocalDevice:
+    """This machine under an execution provider.
 
     Attributes:
+        provider: a key of `nas.runtime.PROVIDERS`, which is the device's kind, too.
         threads: threads inside an operator; one is the default because two are not repeatable on a shared machine.
+        precision: arithmetic of the networks of its table.
+        batch: images that those take at a time.
 
     Raises:
-        InputError: `threads` is less than one.
+        InputError: `threads` or `batch` is less than one.
     """
 
+    provider: str
     threads: int = 1
+    precision: Precision = "fp32"
+    batch: int = 1
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise InputError(f"threads must be at least 1, got {self.threads}")
+        require_counts(self.threads, self.batch)
 
     @property
     def name(self) -> str:
         """See `nas.devices.Device`."""
-        return spell("cpu", self)
+        return spell(self.provider, self)
 
     @property
     def slug(self) -> str:
         """See `nas.devices.Device`."""
         return slug_of(self.name)
 
+    @property
+    def obstacle(self) -> str | None:
+        """See `nas.devices.Device`. Found by opening a small model."""
+        from nas.stitch import pointwise
+
+        try:
+            runtime.open_session(pointwise(8, 8).SerializeToString(), self.threads, self.provider)
+        except runtime.MeasureError as error:
+            return str(error)
+        return None
+
     def fingerprint(self) -> Fingerprint:
         """See `nas.devices.Device`."""
-        return decode(Fingerprint, canonical_json(core.describe_machine(self.threads)), source="this machine")
+        described = runtime.describe_machine(self.threads, self.provider)
+        return decode(Fingerprint, canonical_json(described), source="this machine")
 
     def measure(
         self,
         models: Sequence[ModelFile],
         *,
         rounds: int = 12,
-        visit_ms: float = 10.0,
-        sustained_s: float = 0.0,
         spread_s: float = 0.0,
         seed: int = 0,
         work_dir: Path,
@@ -78,21 +94,27 @@ class CpuDevice:
         """See `nas.devices.Device`. Runs the measuring core in a new process, so that nothing else shares its state."""
         try:
             manifest = Manifest(
-                models=tuple(ModelFile(model.id, model.path.resolve(), model.sha256) for model in models),
+                models=tuple(replace(each, path=each.path.resolve()) for each in models),
+                provider=self.provider,
                 threads=self.threads,
                 rounds=rounds,
-                visit_ms=visit_ms,
                 seed=seed,
-                sustained_s=sustained_s,
                 spread_s=spread_s,
             )
-        except MeasureError as error:
+        except runtime.MeasureError as error:
             raise InputError(str(error)) from None
         manifest_path, results_path = work_dir / "manifest.json", work_dir / "results.jsonl"
         make_folder(work_dir)
         write_atomic(manifest_path, manifest.to_json())
         _run_core(manifest_path, results_path, progress)
         return read_results(results_path, manifest)
+
+
+def require_counts(threads: int, batch: int) -> None:
+    """Raise `InputError` for less than one thread or one image."""
+    for name, value in (("threads", threads), ("batch", batch)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
 
 
 def _run_core(manifest: Path, results: Path, progress: Progress) -> None:

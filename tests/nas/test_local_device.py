@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.devices import CpuDevice, ModelFile
+from nas.devices import LocalDevice, ModelFile
 from search_spaces.errors import MachineError
 from tests.nas.core_script import measuring_command, three_models
 from tests.source_tree import ROOT
@@ -51,7 +51,7 @@ def test_a_measuring_process_that_dies_is_reported(models: list[ModelFile], tmp_
             os.kill(child, signal.SIGKILL)
 
     with pytest.raises(MachineError, match="ended by SIGKILL"):
-        CpuDevice().measure(models, rounds=1000, work_dir=tmp_path / "work", progress=kill)
+        LocalDevice("cpu").measure(models, rounds=1000, work_dir=tmp_path / "work", progress=kill)
 
 
 @pytest.mark.usefixtures("_childless")
@@ -61,22 +61,22 @@ def test_an_interruption_ends_the_measuring_process(models: list[ModelFile], tmp
 
     # With its long pauses, the process would not notice by itself for ten seconds that nobody listens any more.
     with pytest.raises(KeyboardInterrupt):
-        CpuDevice().measure(models, rounds=3, spread_s=20, work_dir=tmp_path / "work", progress=interrupt)
+        LocalDevice("cpu").measure(models, rounds=3, spread_s=20, work_dir=tmp_path / "work", progress=interrupt)
 
 
 def test_a_folder_that_cannot_be_made_is_the_machines_failure(models: list[ModelFile], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="cannot make the folder"):
-        CpuDevice().measure(models, work_dir=tmp_path / "file" / "work")
+        LocalDevice("cpu").measure(models, work_dir=tmp_path / "file" / "work")
 
 
 def test_results_that_cannot_be_written_are_the_machines_failure(models: list[ModelFile], tmp_path: Path) -> None:
     (tmp_path / "work" / "results.jsonl").mkdir(parents=True)
     with pytest.raises(MachineError, match="directory"):
-        CpuDevice().measure(models, work_dir=tmp_path / "work")
+        LocalDevice("cpu").measure(models, work_dir=tmp_path / "work")
 
 
 def test_measuring_loads_no_runtime_into_the_caller(models: list[ModelFile], tmp_path: Path) -> None:
-    command = measuring_command(CpuDevice(), tmp_path / "work", models)
+    command = measuring_command(LocalDevice("cpu"), tmp_path / "work", models)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]

@@ -1,0 +1,215 @@
+"""``nas build-lut``, ``nas devices`` and ``nas lut``: latency tables, made, looked at and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas import defaults
+from nas.options import DataOption, DeviceOption, JsonOption, RunOption, SeedOption, SpaceOption
+from nas.progress import progress_bar
+from nas.terminal import command_group
+from search_spaces.errors import CheckError, InputError
+
+if TYPE_CHECKING:
+    from nas.block_cache import BlockCache
+    from nas.devices import Device, KitDevice
+    from nas.run import Run
+    from predictors.latency import LatencyTable
+
+lut_app = command_group("Look at a latency table, or check it against new measurements.")
+
+
+def build_lut_command(
+    *,
+    device: DeviceOption = defaults.DEVICE,
+    run: RunOption = defaults.RUN,
+    space: SpaceOption = None,
+    data: DataOption = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="With --device kit: what the other device is called.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="KIT.zip", help="With --device kit: the archive to write.")
+    ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="FILE", help="Results that a kit brought back; may be repeated."),
+    ] = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the latency table of a device; needs no training."""
+    from nas.devices import KitDevice, parse_device
+    from nas.run import Run
+
+    target = parse_device(device)
+    kit = isinstance(target, KitDevice)
+    if results and (name or out):
+        raise InputError("--from takes results back; --name and --out are for making a kit")
+    if not kit and (name or out):
+        raise InputError("--name and --out are for another device: add --device kit")
+    opened = Run.open(run, space=space, data=data)
+    with opened.lock():
+        if results:
+            _take_back(opened, results, as_json=as_json)
+        elif isinstance(target, KitDevice):
+            _make_kit(opened, target, name, out, seed=seed, as_json=as_json)
+        else:
+            _measure_here(opened, target, seed=seed, as_json=as_json)
+
+
+def _measure_here(opened: Run, target: Device, *, seed: int, as_json: bool) -> None:
+    import shutil
+
+    from nas import present_lut
+    from nas.files import make_folder
+    from nas.lut import build_lut
+
+    path = opened.lut_path(target)
+    make_folder(path.parent)
+    cache = _filled_cache(opened, target.batch, quiet=as_json)
+    opened.fix()
+    work_dir = path.with_suffix(".work")
+    with (
+        progress_bar("preparing models", quiet=as_json) as preparing,
+        progress_bar("measuring", quiet=as_json) as progress,
+    ):
+        table = build_lut(
+            opened.space, cache, target, work_dir=work_dir, seed=seed, preparing=preparing, progress=progress
+        )
+    _store(opened, target, table)
+    shutil.rmtree(work_dir)
+    present_lut.table(opened, table, path, as_json=as_json)
+
+
+def _make_kit(opened: Run, target: KitDevice, name: str | None, out: Path | None, *, seed: int, as_json: bool) -> None:
+    import dataclasses
+    import tempfile
+
+    from nas import present_lut
+    from nas.files import make_folder, write_atomic
+    from nas.kit import write_kit
+    from nas.lut_plan import plan_table
+    from search_spaces.documents import pretty_json
+
+    if name is not None:
+        target = dataclasses.replace(target, target=name)
+    if not target.target or out is None:
+        raise InputError("a kit needs --name NAME, what the device is called, and --out KIT.zip, where to write it")
+    plan = plan_table(opened.space, target, seed=seed)
+    make_folder(opened.kit_path(target).parent)
+    cache = _filled_cache(opened, target.batch, quiet=as_json)
+    opened.fix()
+    with (
+        tempfile.TemporaryDirectory(prefix="nas-kit-") as folder,
+        progress_bar("preparing models", quiet=as_json) as preparing,
+        progress_bar("packing", quiet=as_json) as progress,
+    ):
+        record = write_kit(
+            plan, opened.space, cache, target, out, work_dir=Path(folder), preparing=preparing, progress=progress
+        )
+    write_atomic(opened.kit_path(target), pretty_json(record))
+    present_lut.kit(opened, record, out, as_json=as_json)
+
+
+def _take_back(opened: Run, results: list[Path], *, as_json: bool) -> None:
+    from nas import present_lut
+    from nas.devices import parse_device
+    from nas.kit import kit_results
+    from nas.lut import table_of
+
+    record, measured = kit_results(results, opened.kits())
+    if record.plan.space_hash != opened.space.hash:
+        raise InputError(f"{results[0]}: is of another space than this run's")
+    target = parse_device(record.plan.device)
+    table = table_of(record.plan, opened.space, measured)
+    _store(opened, target, table)
+    present_lut.table(opened, table, opened.lut_path(target), as_json=as_json)
+
+
+def _store(opened: Run, target: Device, table: LatencyTable) -> None:
+    from nas.files import write_atomic
+    from search_spaces.documents import pretty_json
+
+    write_atomic(opened.lut_path(target), pretty_json(table))
+
+
+def _filled_cache(opened: Run, batch: int, *, quiet: bool) -> BlockCache:
+    from nas.files import make_folder
+
+    cache = opened.block_cache(batch)
+    make_folder(cache.directory)
+    with progress_bar("exporting blocks", quiet=quiet) as progress:
+        cache.fill(opened.space.blocks, progress)
+    return cache
+
+
+def devices_command(*, as_json: JsonOption = False) -> None:
+    """List what this machine can measure on, and for the rest, why not."""
+    from nas import present_lut
+    from nas.devices import DEVICES, parse_device
+
+    present_lut.devices({name: parse_device(name).obstacle for name in DEVICES}, as_json=as_json)
+
+
+@lut_app.command("show")
+def show(
+    *,
+    device: DeviceOption = defaults.DEVICE,
+    run: RunOption = defaults.RUN,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Also write every block to a CSV file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a table: what kinds of blocks cost, the slowest, the staircase in channels, how good it is."""
+    from nas import present_lut
+    from nas.devices import parse_device
+    from nas.files import write_atomic
+    from nas.run import Run
+    from predictors.latency import LatencyPredictor
+    from predictors.table_frame import table_frame
+
+    opened = Run.existing(run, first="nas build-lut")
+    table = opened.latency_table(parse_device(device))
+    frame = table_frame(LatencyPredictor(opened.space, table))
+    if csv is not None:
+        write_atomic(csv, frame.to_csv(index=False))
+    present_lut.shown(table, frame, csv, as_json=as_json)
+
+
+@lut_app.command("check")
+def check(
+    *,
+    device: DeviceOption = defaults.DEVICE,
+    run: RunOption = defaults.RUN,
+    networks: Annotated[int, typer.Option("--networks", min=10, help="How many new networks to measure.")] = 100,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure whole networks that a table has never seen, and compare with what it predicts."""
+    import tempfile
+
+    from nas import present_lut
+    from nas.devices import parse_device
+    from nas.lut_check import check_lut
+    from nas.run import Run
+    from predictors.latency import LatencyPredictor
+
+    target = parse_device(device)
+    opened = Run.existing(run, first="nas build-lut")
+    table = opened.latency_table(target)
+    opened.require_this_machine(target, table)
+    latency = LatencyPredictor(opened.space, table)
+    with opened.lock(), tempfile.TemporaryDirectory(prefix="nas-check-") as folder:
+        cache = _filled_cache(opened, target.batch, quiet=as_json)
+        with progress_bar("measuring", quiet=as_json) as progress:
+            result = check_lut(
+                latency, cache, target, networks=networks, work_dir=Path(folder), seed=seed, progress=progress
+            )
+    present_lut.checked(table, result, as_json=as_json)
+    if result.verdict == "missed":
+        raise CheckError(f"the table of {table.device} misses its promise: {', '.join(result.steady_error.shortfalls)}")

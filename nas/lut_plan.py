@@ -1,0 +1,255 @@
+"""What a latency table is measured from: blocks in context, chains to subtract, whole networks; as files to measure.
+
+A block is measured between two 1x1 convolutions, and chains of two 1x1 convolutions are measured too. Halves of the
+chains at both ends are subtracted, which takes away the neighbours, the session's overhead and the layout reorders at
+the graph's edges: what is left is what the block adds inside a network. The stem and the head keep the edge that they
+have in a network, so a plain sum over blocks already contains one session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnx
+
+from nas.block_cache import BlockCache
+from nas.devices import Device, Measurement, ModelFile, Precision
+from nas.files import make_folder, sha256_file, write_atomic
+from nas.onnx_format import exporter_name
+from nas.progress import Progress, no_progress
+from nas.quantization import quantized
+from nas.stitch import pointwise, stitch
+from predictors.additive import AdditiveCost
+from predictors.balanced import sample_balanced
+from predictors.latency import BlockLatency
+from search_spaces.documents import document
+from search_spaces.errors import InputError
+from search_spaces.language import NetworkSpace
+from search_spaces.space import Genomes
+from search_spaces.spec import BlockSpec, NetworkSpec, block_key
+
+ROUNDS = 16
+BLOCK_VISIT_MS = 4.0
+NETWORK_VISIT_MS = 20.0
+"""At most; it takes some ms per MB until the caches hold what they can of a network."""
+CALIBRATION_NETWORKS = 40
+SPANNING_NETWORKS = 16
+"""How many of those span the space; the others are random."""
+HELD_OUT_NETWORKS = 40
+SUSTAINED_S = 0.1
+"""How long calibration networks run back to back, for the percentiles of a table."""
+
+_POOL = 512
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TablePlan:
+    """Which networks are measured whole beside the blocks of a space, and for which device.
+
+    Attributes:
+        device: name of the target.
+        precision: arithmetic of what is measured.
+        batch: images at a time.
+        space_hash: whose blocks.
+        exporter: what makes the files.
+        seed: of the draw of networks.
+        calibration: genes of the networks that the table is calibrated on.
+        held_out: genes of those that it is tested on.
+    """
+
+    CURRENT_VERSION: ClassVar[int] = 1
+
+    format_version: int
+    device: str
+    precision: Precision
+    batch: int
+    space_hash: str
+    exporter: str
+    seed: int
+    calibration: tuple[tuple[int, ...], ...]
+    held_out: tuple[tuple[int, ...], ...]
+
+
+def plan_table(space: NetworkSpace, device: Device, *, seed: int) -> TablePlan:
+    """Choose the networks of a table.
+
+    Raises:
+        InputError: the space has fewer networks than are measured whole.
+    """
+    if space.count() < CALIBRATION_NETWORKS + HELD_OUT_NETWORKS:
+        raise InputError(
+            f"space {space.name!r} has {space.count()} networks; a table is calibrated on {CALIBRATION_NETWORKS} and "
+            f"tested on {HELD_OUT_NETWORKS} others; offer more, or export and `nas bench` each"
+        )
+    calibration = calibration_sample(space, np.random.default_rng([seed, 0]))
+    held_out = held_out_sample(space, HELD_OUT_NETWORKS, np.random.default_rng([seed, 1]), exclude=calibration)
+    return TablePlan(
+        format_version=TablePlan.CURRENT_VERSION,
+        device=device.name,
+        precision=device.precision,
+        batch=device.batch,
+        space_hash=space.hash,
+        exporter=exporter_name(),
+        seed=seed,
+        calibration=tuple(tuple(row) for row in calibration.tolist()),
+        held_out=tuple(tuple(row) for row in held_out.tolist()),
+    )
+
+
+def calibration_sample(space: NetworkSpace, rng: np.random.Generator) -> Genomes:
+    """Return networks to calibrate on, by rising MACs, ``int16[n, n_genes]``.
+
+    Some are at equal distances on the logarithm of MACs, both ends included, so that nothing is extrapolated; the
+    others are random, since networks at the ends are more uniform in themselves than those in between.
+    """
+    macs = AdditiveCost.of(space, lambda block: block.macs())
+    ends = np.stack([macs.cheapest()[1], macs.dearest()[1]])
+    pool = space.unique(np.concatenate([sample_balanced(macs, _POOL, rng), ends]))
+    size = np.log(macs.predict(pool))
+    distance = np.abs(size[None] - np.linspace(size.min(), size.max(), SPANNING_NETWORKS)[:, None])
+    chosen: list[int] = []
+    for row in distance:
+        row[chosen] = np.inf  # each network once
+        chosen.append(int(row.argmin()))
+    spanning = pool[chosen]
+    random = _fresh(space.sample(_POOL, rng), space, spanning)[: CALIBRATION_NETWORKS - SPANNING_NETWORKS]
+    both = np.concatenate([spanning, random])
+    return both[np.argsort(macs.predict(both), kind="stable")]
+
+
+def held_out_sample(space: NetworkSpace, n: int, rng: np.random.Generator, *, exclude: Genomes) -> Genomes:
+    """Return networks that are none of `exclude`, every network of the space with the same probability."""
+    return _fresh(space.sample_uniform(max(_POOL, 4 * n), rng), space, exclude)[:n]
+
+
+def _fresh(drawn: Genomes, space: NetworkSpace, exclude: Genomes) -> Genomes:
+    """Return distinct ones of some genomes, without those of `exclude`, in the order in which they were drawn."""
+    taken = {row.tobytes() for row in exclude}
+    first: dict[bytes, int] = {}
+    for number, row in enumerate(space.canonical(drawn)):
+        if row.tobytes() not in taken:
+            first.setdefault(row.tobytes(), number)
+    return space.canonical(drawn)[list(first.values())]
+
+
+def block_models(
+    space: NetworkSpace, cache: BlockCache, folder: Path, precision: Precision, progress: Progress = no_progress
+) -> list[ModelFile]:
+    """Write every block of a space in context, and the chains to subtract; what a killed build left is kept."""
+    jobs: dict[str, _Job] = {}
+    edges: set[_Edge] = set()
+    for number, block in enumerate(space.blocks):
+        before, after = _edges(block)
+        edges.update(edge for edge in (before, after) if edge is not None)
+        jobs[f"block-{number}"] = _InContext(cache, block, before, after)
+    for edge in sorted(edges):
+        jobs[edge.chain_id] = _Chain(edge, cache.batch)
+    return _written(jobs, folder, precision, progress)
+
+
+def network_models(
+    networks: Mapping[str, NetworkSpec],
+    cache: BlockCache,
+    folder: Path,
+    precision: Precision,
+    progress: Progress = no_progress,
+) -> list[ModelFile]:
+    """Write whole networks, named for the files; the cache must hold their blocks, and weights are random."""
+    jobs: dict[str, _Job] = {name: _Whole(cache, spec) for name, spec in networks.items()}
+    files = _written(jobs, folder, precision, progress)
+    return [replace(file, visit_ms=_network_visit_ms(file.path)) for file in files]
+
+
+def _network_visit_ms(path: Path) -> float:
+    return min(NETWORK_VISIT_MS, BLOCK_VISIT_MS * (1.0 + path.stat().st_size / 1e6))
+
+
+def block_latencies(space: NetworkSpace, measured: Mapping[str, Measurement]) -> tuple[BlockLatency, ...]:
+    """Return what every block adds to a network: its time in context less half of the chain at each end."""
+    return tuple(_block_latency(block, number, measured) for number, block in enumerate(space.blocks))
+
+
+def _block_latency(block: BlockSpec, number: int, measured: Mapping[str, Measurement]) -> BlockLatency:
+    context = measured[f"block-{number}"]
+    halves = [measured[edge.chain_id].latency_ms / 2 for edge in _edges(block) if edge is not None]
+    return BlockLatency(
+        block=block_key(block),
+        latency_ms=context.latency_ms - sum(halves),
+        in_context_ms=context.latency_ms,
+        noise_percent=context.noise_percent,
+        rounds_ms=context.rounds_ms,
+    )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Edge:
+    """A feature map between two blocks."""
+
+    channels: int
+    resolution: int
+
+    @property
+    def chain_id(self) -> str:
+        return f"chain-{self.channels}x{self.resolution}"
+
+    def pointwise(self, batch: int) -> onnx.ModelProto:
+        return pointwise(self.channels, self.resolution, batch)
+
+
+def _edges(block: BlockSpec) -> tuple[_Edge | None, _Edge | None]:
+    """Return the feature maps on both sides of a block; None at the ends of a network."""
+    before = _Edge(block.in_channels, block.resolution) if block.role != "stem" else None
+    after = _Edge(block.out_channels, block.out_resolution) if block.role != "head" else None
+    return before, after
+
+
+@dataclass(frozen=True, slots=True)
+class _InContext:
+    cache: BlockCache
+    block: BlockSpec
+    before: _Edge | None
+    after: _Edge | None
+
+    def parts(self) -> list[onnx.ModelProto]:
+        before, after = ([edge.pointwise(self.cache.batch)] if edge else [] for edge in (self.before, self.after))
+        return [*before, self.cache.block(self.block), *after]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    edge: _Edge
+    batch: int
+
+    def parts(self) -> list[onnx.ModelProto]:
+        return [self.edge.pointwise(self.batch)] * 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    cache: BlockCache
+    spec: NetworkSpec
+
+    def parts(self) -> list[onnx.ModelProto]:
+        return [self.cache.block(placed.block) for placed in self.spec]
+
+
+_Job = _InContext | _Chain | _Whole
+
+
+def _written(jobs: Mapping[str, _Job], folder: Path, precision: Precision, progress: Progress) -> list[ModelFile]:
+    make_folder(folder)
+    paths = {name: folder / f"{name}.onnx" for name in jobs}
+    missing = [(job, paths[name]) for name, job in jobs.items() if not paths[name].exists()]
+    done = len(jobs) - len(missing)
+    progress(done, len(jobs))
+    for made, path in missing:
+        model = stitch(made.parts())
+        write_atomic(path, (quantized(model) if precision == "int8" else model).SerializeToString())
+        done += 1
+        progress(done, len(jobs))
+    return [ModelFile(name, path, sha256_file(path), BLOCK_VISIT_MS) for name, path in paths.items()]

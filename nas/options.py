@@ -1,0 +1,26 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas import defaults
+
+RunOption = Annotated[Path, typer.Option("--run", metavar="DIR", help="Run directory.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random draws.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="Target device, see nas devices.")]
+SpaceOption = Annotated[
+    str | None,
+    typer.Option("--space", help=f"Name or TOML file; fixed by a run's first command.  [default: {defaults.SPACE}]"),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help=f"clutter, digits or folder:PATH; fixed by a run's first command.  [default: {defaults.DATA}]",
+    ),
+]

@@ -1,0 +1,204 @@
+"""What the commands about latency tables print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.run import Run, run_option
+from nas.terminal import print_json, print_table, say
+from predictors.latency import LatencyTable
+from predictors.quality import LatencyError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nas.kit import KitRecord
+    from nas.lut_check import TableCheck
+
+_FLAGGED_PERCENT = 5.0
+_SLOWEST = 8
+_STAIRCASES = 3
+
+
+def table(run: Run, built: LatencyTable, path: Path, *, as_json: bool) -> None:
+    """Print what a new latency table is worth."""
+    if as_json:
+        print_json({"file": str(path)} | _summary(built))
+        return
+    say(f"{len(built.blocks)} blocks measured on {built.device}: {path}")
+    _quality(built)
+    say("Next: nas search --budget-ms 50%" + _device_option(built) + run_option(run.path))
+
+
+def kit(run: Run, record: KitRecord, out: Path, *, as_json: bool) -> None:
+    """Print what to do with a measurement kit."""
+    size_mb = out.stat().st_size / 1e6
+    if as_json:
+        print_json({"file": str(out), "device": record.plan.device, "models": len(record.models), "size_mb": size_mb})
+        return
+    say(f"{out} ({size_mb:.1f} MB) measures {len(record.models)} models on {record.plan.device}.")
+    say("Unpack it there and run `python measure.py`; it needs Python >= 3.8, numpy and onnxruntime, and no network.")
+    say(f"Then here: nas build-lut --from results.jsonl{run_option(run.path)}")
+
+
+def devices(obstacles: Mapping[str, str | None], *, as_json: bool) -> None:
+    """Print which kinds of devices this machine can measure on."""
+    if as_json:
+        print_json({"devices": {name: {"usable": why is None, "obstacle": why} for name, why in obstacles.items()}})
+        return
+    rows = [[name, "yes" if why is None else "no", why or ""] for name, why in obstacles.items()]
+    print_table(["device", "usable", "why not"], rows, title="Devices this machine can measure on", left=3)
+    say("Options of a device: threads=N, precision=int8, batch=N, such as cpu:threads=2,precision=int8")
+
+
+def shown(table: LatencyTable, frame: pd.DataFrame, csv: Path | None, *, as_json: bool) -> None:
+    """Print what a table holds."""
+    if as_json:
+        columns = ["family", "calibrated_ms", "latency_ms", "noise_percent", "mmacs", "weights_mb"]
+        print_json({"csv": str(csv) if csv else None} | _summary(table) | {"rows": frame[columns].to_dict("records")})
+        return
+    say(f"{len(table.blocks)} blocks of {table.device}, measured {table.created}, batch {table.batch}")
+    cost = frame.groupby("family")["calibrated_ms"]
+    print_table(
+        ["family", "blocks", "fastest ms", "median ms", "slowest ms", "ms per 100 MMACs"],
+        [
+            [str(family), f"{len(rows)}", *(f"{value:.4f}" for value in (rows.min(), rows.median(), rows.max())), ratio]
+            for family, rows in cost
+            if (ratio := _per_macs(frame[frame["family"] == family]))
+        ],
+        title="By kind",
+    )
+    slowest = frame.nlargest(_SLOWEST, "calibrated_ms")
+    print_table(
+        ["block", "ms", "noise"],
+        [
+            [_words(row), f"{row['calibrated_ms']:.4f}", f"{row['noise_percent']:.1f} %"]
+            for _, row in slowest.iterrows()
+        ],
+        title="Slowest blocks",
+    )
+    for title, widths in _staircases(frame):
+        print_table(["channels", "ms", "us per channel"], widths, title=f"Staircase in channels: {title}")
+    _quality(table)
+    if csv is not None:
+        say(f"All blocks: {csv}")
+
+
+def checked(table: LatencyTable, result: TableCheck, *, as_json: bool) -> None:
+    """Print what a table is worth now."""
+    if as_json:
+        print_json({"device": table.device} | result.to_json())
+        return
+    error = result.steady_error
+    print_table(
+        _ERROR_COLUMNS,
+        [
+            _error_row("as measured now", result.error),
+            _error_row(f"with the drift of {result.drift_percent:+.1f} % taken out", error),
+            _error_row("when the table was built", table.error),
+        ],
+        title=f"Table of {table.device} against {error.networks} networks it has never seen",
+    )
+    say(f"Noise floor (the same networks measured twice in the same run): {error.noise_floor_percent:.2f} %")
+    say(
+        f"With 95 % confidence, at least {error.within_5_percent_at_least:.1f} % of all networks are predicted "
+        f"within 5 %: that is what {error.networks} networks can prove."
+    )
+    words = {
+        "kept": "The table keeps its promise.",
+        "missed": f"The table misses its promise: {', '.join(error.shortfalls)}.",
+        "too noisy": f"The machine is too noisy to tell: {', '.join(error.shortfalls)}, but measurements of the same "
+        f"network disagree by {error.noise_floor_percent:.1f} % themselves. Stop what else runs and check again.",
+    }
+    say(words[result.verdict])
+
+
+def _summary(built: LatencyTable) -> dict[str, object]:
+    return {
+        "device": built.device,
+        "blocks": len(built.blocks),
+        "calibration": built.calibration.model,
+        "error": built.error,
+        "plain_sum_error": built.plain_error,
+        "macs_error": built.macs_error,
+    }
+
+
+_ERROR_COLUMNS = ["model", "MAPE", "within 5 %", "bias", "Spearman"]
+
+
+def _quality(built: LatencyTable) -> None:
+    model = f"{built.calibration.model}, {len(built.calibration_networks)} networks"
+    print_table(
+        _ERROR_COLUMNS,
+        [
+            _error_row("MACs, fitted", built.macs_error),
+            _error_row("sum of blocks", built.plain_error),
+            _error_row(f"calibrated ({model})", built.error),
+        ],
+        title=f"Predicted against measured, {built.error.networks} other whole networks",
+    )
+    say(f"Noise floor (the same networks measured twice in the same run): {built.error.noise_floor_percent:.2f} %")
+    flagged = [entry.noise_percent for entry in built.blocks if entry.noise_percent > _FLAGGED_PERCENT]
+    if flagged:
+        say(
+            f"{len(flagged)} blocks disagree with themselves by more than {_FLAGGED_PERCENT:.0f} % (the worst by "
+            f"{max(flagged):.0f} %): something else was running"
+        )
+
+
+def _error_row(name: str, error: LatencyError) -> list[str]:
+    return [
+        name,
+        f"{error.mape_percent:.2f} %",
+        f"{error.within_5_percent:.0f} %",
+        f"{error.bias_percent:+.2f} %",
+        f"{error.spearman:.4f}",
+    ]
+
+
+def _device_option(built: LatencyTable) -> str:
+    return "" if built.device == "cpu" else f" --device {built.device}"
+
+
+_FIGURES = {"family", "latency_ms", "calibrated_ms", "in_context_ms", "noise_percent", "mmacs", "params", "weights_mb"}
+
+
+def _words(row: pd.Series) -> str:
+    """Return a block in words: its family and what its fields say."""
+    fields = row.drop(list(_FIGURES)).dropna()
+    return f"{row['family']} " + " ".join(f"{name}={_plain(value)}" for name, value in fields.items())
+
+
+def _plain(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _per_macs(rows: pd.DataFrame) -> str:
+    macs = rows["mmacs"].sum()
+    return f"{100 * rows['calibrated_ms'].sum() / macs:.2f}" if macs > 0 else "-"
+
+
+def _staircases(frame: pd.DataFrame) -> list[tuple[str, list[list[str]]]]:
+    """Return, for the families with the most widths, one block at all its widths: channels, ms, microseconds each."""
+    found = []
+    for family, rows in frame.groupby("family"):
+        fields = [name for name in rows.columns if name not in _FIGURES and rows[name].notna().all()]
+        wide = [name for name in ("channels", "out_channels") if name in fields]
+        if not wide:
+            continue
+        others = [name for name in fields if name not in ("channels", "in_channels", "out_channels")]
+        groups = rows.groupby(others) if others else [((), rows)]
+        _, best = max(groups, key=lambda group: group[1][wide[0]].nunique())
+        best = best.drop_duplicates(wide[0]).sort_values(wide[0])
+        if len(best) >= 3:
+            steps = [
+                [f"{width:.0f}", f"{ms:.4f}", f"{1000 * ms / width:.2f}"]
+                for width, ms in zip(best[wide[0]], best["calibrated_ms"], strict=True)
+            ]
+            same = " ".join(f"{name}={_plain(best.iloc[0][name])}" for name in others)
+            found.append((len(steps), f"{family} {same}", steps))
+    found.sort(key=lambda each: -each[0])
+    return [(title, steps) for _, title, steps in found[:_STAIRCASES]]

@@ -1,0 +1,105 @@
+"""8-bit models: the graph that is measured is the one that a calibrated model runs, and a calibrated one computes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from nas.block_cache import BlockCache
+from nas.quantization import Ranges, quantized
+from nas.runtime import load_runtime, open_session, random_inputs
+from search_spaces.language import NetworkSpace
+from tests.nas.micro_space import micro
+
+
+@pytest.fixture(scope="module")
+def space() -> NetworkSpace:
+    return micro(channels=3)
+
+
+@pytest.fixture(scope="module")
+def networks(space: NetworkSpace, tmp_path_factory: pytest.TempPathFactory) -> list[onnx.ModelProto]:
+    """Some whole networks, with every operator."""
+    cache = BlockCache(tmp_path_factory.mktemp("blocks"))
+    cache.fill(space.blocks)
+    return [cache.network(space.lower(genome)) for genome in space.enumerate()[::9]]
+
+
+def ranges_on(model: onnx.ModelProto, images: int = 4) -> Ranges:
+    """Return the range of every activation over some random images."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(onnx.shape_inference.infer_shapes(model))
+    known = {value.name for value in probe.graph.output}
+    values = {value.name: value for value in probe.graph.value_info}
+    names = [name for node in probe.graph.node for name in node.output if name in values and name not in known]
+    probe.graph.output.extend(values[name] for name in names)
+    session = open_session(probe.SerializeToString())
+    found: dict[str, tuple[float, float]] = {}
+    for seed in range(images):
+        inputs = random_inputs(session, np.random.default_rng(seed))
+        outputs = dict(zip((node.name for node in session.get_outputs()), session.run(None, inputs), strict=True))
+        for name, value in {**inputs, **outputs}.items():
+            low, high = found.get(name, (0.0, 0.0))
+            found[name] = min(low, float(value.min())), max(high, float(value.max()))
+    return found
+
+
+def optimised_operators(model: onnx.ModelProto, path: Path) -> Counter[str]:
+    """Return what ONNX Runtime makes of a model: how many of each operator."""
+    runtime = load_runtime()
+    options = runtime.SessionOptions()
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 4
+    runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+def test_a_calibrated_model_runs_the_same_operators_as_one_that_is_only_measured(
+    networks: list[onnx.ModelProto], tmp_path: Path
+) -> None:
+    for number, model in enumerate(networks):
+        measured, calibrated = quantized(model), quantized(model, ranges_on(model))
+        first, second = (
+            optimised_operators(each, tmp_path / f"{number}-{name}.onnx")
+            for name, each in (("measured", measured), ("calibrated", calibrated))
+        )
+        assert first == second
+        assert first["QLinearConv"] > 0
+
+
+def test_a_calibrated_model_computes_what_the_float_model_does(networks: list[onnx.ModelProto]) -> None:
+    for model in networks:
+        both = [open_session(each.SerializeToString()) for each in (model, quantized(model, ranges_on(model)))]
+        errors, scale = [], []
+        for seed in range(4):
+            inputs = random_inputs(both[0], np.random.default_rng(seed))
+            exact, rounded = (session.run(None, inputs)[0] for session in both)
+            errors.append(np.abs(exact - rounded).max())
+            scale.append(np.abs(exact).max())
+        assert max(errors) < 0.25 * max(scale)
+
+
+def test_the_model_that_is_quantised_stays_as_it_was(networks: list[onnx.ModelProto]) -> None:
+    before = networks[0].SerializeToString()
+    quantized(networks[0])
+    assert networks[0].SerializeToString() == before
+
+
+def test_weights_are_signed_and_per_channel_and_activations_unsigned(networks: list[onnx.ModelProto]) -> None:
+    graph = quantized(networks[0]).graph
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    activations = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert activations
+    for node in activations:
+        assert initializers[node.input[2]].data_type == onnx.TensorProto.UINT8
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    dequantized = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    for conv in convolutions:
+        weight = dequantized[conv.input[1]]
+        stored = initializers[weight.input[0]]
+        assert stored.data_type == onnx.TensorProto.INT8
+        assert list(initializers[weight.input[1]].dims) == [stored.dims[0]]
