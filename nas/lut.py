@@ -17,6 +17,7 @@ from nas.files import make_folder
 from nas.lut_plan import (
     BLOCK_VISIT_MS,
     NETWORK_VISIT_MS,
+    REPEATED_NETWORKS,
     ROUNDS,
     SUSTAINED_S,
     TablePlan,
@@ -48,6 +49,7 @@ def build_lut(
     *,
     work_dir: Path,
     seed: int,
+    held_out: int | None = None,
     preparing: Progress = no_progress,
     progress: Progress = no_progress,
 ) -> LatencyTable:
@@ -59,6 +61,7 @@ def build_lut(
         device: what to measure on.
         work_dir: holds what is being measured; a build that was killed goes on from here.
         seed: of the networks for calibration and test, and of the order of measuring.
+        held_out: how many networks to test the table on; None means the usual number.
         preparing: told of files made.
         progress: told of measuring.
 
@@ -66,7 +69,7 @@ def build_lut(
         InputError: the space has fewer networks than are measured whole; or as ``device.measure``.
         MachineError: as ``device.measure`` and `table_of`.
     """
-    plan = plan_table(space, device, seed=seed)
+    plan = plan_table(space, device, seed=seed, held_out=held_out)
     # What is left of a killed build is only good for the same build: same files, same protocol.
     identity = [plan, device.fingerprint().hash, ROUNDS, BLOCK_VISIT_MS, NETWORK_VISIT_MS]
     work_dir = work_dir / content_hash(identity, 8)
@@ -85,7 +88,7 @@ def table_models(
     networks = network_models(specs, cache, folder, plan.precision, progress)
     calibration, held_out = networks[: len(plan.calibration)], networks[len(plan.calibration) :]
     # The same files twice: a second session is an independent measurement of the same network.
-    again = [replace(file, id=_again(file.id)) for file in held_out]
+    again = [replace(file, id=_again(file.id)) for file in held_out[:REPEATED_NETWORKS]]
     return [*blocks, *(replace(file, sustained_s=SUSTAINED_S) for file in calibration), *held_out, *again]
 
 
@@ -134,9 +137,9 @@ def table_of(plan: TablePlan, space: NetworkSpace, run: MeasurementRun) -> Laten
 
 
 def network_error(predicted: npt.NDArray[np.float64], networks: Sequence[MeasuredNetwork]) -> LatencyError:
-    """Compare predictions, ms, with networks that were measured twice."""
-    first = np.array([network.measured_ms for network in networks])
-    second = np.array([network.repeated_ms or network.measured_ms for network in networks])
+    """Compare predictions, ms, with networks, of which some at least were measured twice."""
+    twice = [(each.measured_ms, each.repeated_ms) for each in networks if each.repeated_ms is not None]
+    first, second = np.array(twice, dtype=np.float64).reshape(-1, 2).T
     return latency_error(predicted, truth_ms(networks), first, second)
 
 

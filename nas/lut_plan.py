@@ -36,10 +36,12 @@ ROUNDS = 16
 BLOCK_VISIT_MS = 4.0
 NETWORK_VISIT_MS = 20.0
 """At most; it takes some ms per MB until the caches hold what they can of a network."""
-CALIBRATION_NETWORKS = 40
+CALIBRATION_NETWORKS = 64
 SPANNING_NETWORKS = 16
 """How many of those span the space; the others are random."""
 HELD_OUT_NETWORKS = 40
+REPEATED_NETWORKS = 40
+"""At most so many of those are measured twice: that tells the noise floor, and takes memory."""
 SUSTAINED_S = 0.1
 """How long calibration networks run back to back, for the percentiles of a table."""
 
@@ -75,19 +77,26 @@ class TablePlan:
     held_out: tuple[tuple[int, ...], ...]
 
 
-def plan_table(space: NetworkSpace, device: Device, *, seed: int) -> TablePlan:
+def plan_table(space: NetworkSpace, device: Device, *, seed: int, held_out: int | None = None) -> TablePlan:
     """Choose the networks of a table.
+
+    Args:
+        space: whose networks.
+        device: what the table is of.
+        seed: of the draw.
+        held_out: how many networks to test it on; None means `HELD_OUT_NETWORKS`.
 
     Raises:
         InputError: the space has fewer networks than are measured whole.
     """
-    if space.count() < CALIBRATION_NETWORKS + HELD_OUT_NETWORKS:
+    n_held_out = HELD_OUT_NETWORKS if held_out is None else held_out
+    if space.count() < CALIBRATION_NETWORKS + n_held_out:
         raise InputError(
             f"space {space.name!r} has {space.count()} networks; a table is calibrated on {CALIBRATION_NETWORKS} and "
-            f"tested on {HELD_OUT_NETWORKS} others; offer more, or export and `nas bench` each"
+            f"tested on {n_held_out} others; offer more, or export and `nas bench` each"
         )
     calibration = calibration_sample(space, np.random.default_rng([seed, 0]))
-    held_out = held_out_sample(space, HELD_OUT_NETWORKS, np.random.default_rng([seed, 1]), exclude=calibration)
+    testing = held_out_sample(space, n_held_out, np.random.default_rng([seed, 1]), exclude=calibration)
     return TablePlan(
         format_version=TablePlan.CURRENT_VERSION,
         device=device.name,
@@ -97,7 +106,7 @@ def plan_table(space: NetworkSpace, device: Device, *, seed: int) -> TablePlan:
         exporter=exporter_name(),
         seed=seed,
         calibration=tuple(tuple(row) for row in calibration.tolist()),
-        held_out=tuple(tuple(row) for row in held_out.tolist()),
+        held_out=tuple(tuple(row) for row in testing.tolist()),
     )
 
 

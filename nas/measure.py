@@ -55,7 +55,8 @@ MIN_RUNS = 3
 UNSTABLE_PERCENT = 3.0
 """Models whose even and odd rounds differ by more are visited again."""
 
-_MEMORY_SHARE = 1 / 5  # of the memory, that the files of one group may take: loaded they are four times as large
+# What a session was found to take: a multiple of its file, and something; and what share of memory a group may take.
+_SESSION_PER_FILE, _SESSION_BYTES, _MEMORY_SHARE = 2.6, 3e6, 0.8
 _REPORT_INTERVAL_S = 0.2
 _LOCK_PATIENCE_S = 5.0
 _HEAD = b'{"kind": "start", "format_version": '
@@ -290,7 +291,8 @@ def _groups(manifest: Manifest) -> list[list[int]]:
     """Return the positions of models that are loaded at the same time: all, unless memory is short."""
     memory = runtime.memory_bytes()
     room = memory * _MEMORY_SHARE if memory else math.inf
-    size = sum(model.path.stat().st_size if model.path.exists() else 0 for model in manifest.models)
+    sizes = [model.path.stat().st_size if model.path.exists() else 0 for model in manifest.models]
+    size = _SESSION_PER_FILE * sum(sizes) + _SESSION_BYTES * len(sizes)
     count = min(len(manifest.models), math.ceil(size / room) or 1)
     return [list(range(first, len(manifest.models), count)) for first in range(count)]
 

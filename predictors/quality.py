@@ -68,7 +68,14 @@ class LatencyError:
 
 
 def latency_error(predicted: Values, measured: Values, first: Values, second: Values) -> LatencyError:
-    """Compare predictions with measurements, and the two sessions that those come from; all ``float64[n]``, ms."""
+    """Compare predictions with measurements, and two sessions of networks with each other.
+
+    Args:
+        predicted: ``float64[n]``, ms.
+        measured: ``float64[n]``, ms.
+        first: one session of networks that were measured twice, ``float64[m]``, ms.
+        second: the other session.
+    """
     from scipy.stats import spearmanr
 
     relative = 100.0 * (predicted - measured) / measured

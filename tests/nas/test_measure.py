@@ -305,8 +305,7 @@ def test_where_memory_is_short_models_are_loaded_in_groups(
     tmp_path: Path, models: list[ModelFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = written(tmp_path, models)
-    size = max(model.path.stat().st_size for model in models)
-    monkeypatch.setattr(runtime, "memory_bytes", lambda: int(1.1 * size / core._MEMORY_SHARE))
+    monkeypatch.setattr(runtime, "memory_bytes", lambda: int(1.1 * core._SESSION_BYTES / core._MEMORY_SHARE))
     core.measure(manifest, tmp_path / "results.jsonl", lambda done, total: None)
     order = [name for _, name in visits(results(tmp_path))]
     assert sorted(order) == sorted([model.id for model in models] * ROUNDS)
