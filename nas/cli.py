@@ -141,6 +141,7 @@ def import_ofa(
 
 app.command("build-lut")(latency_commands.build_lut_command)
 app.command("devices")(latency_commands.devices_command)
+app.command("analyze")(latency_commands.analyze_command)
 
 
 @app.command()

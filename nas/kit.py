@@ -56,6 +56,7 @@ class KitModel:
     sha256: str
     visit_ms: float
     sustained_s: float
+    group: int
 
 
 @document
@@ -128,7 +129,7 @@ def write_kit(
                 content = tiled(onnx.load(file.path)).SerializeToString()
                 packed[file.path] = hashlib.sha256(content).hexdigest()
                 _add(kit, f"models/{packed[file.path][:16]}.onnx", content)
-            models.append(KitModel(file.id, packed[file.path], file.visit_ms, file.sustained_s))
+            models.append(KitModel(file.id, packed[file.path], file.visit_ms, file.sustained_s, file.group))
             progress(number + 1, len(files))
         record = KitRecord(
             format_version=KitRecord.CURRENT_VERSION,

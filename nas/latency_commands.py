@@ -213,3 +213,28 @@ def check(
     present_lut.checked(table, result, as_json=as_json)
     if result.verdict == "missed":
         raise CheckError(f"the table of {table.device} misses its promise: {', '.join(result.steady_error.shortfalls)}")
+
+
+def analyze_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL.onnx|ID", help="A file, or the id of an exported network.")],
+    *,
+    device: DeviceOption = defaults.DEVICE,
+    run: RunOption = defaults.RUN,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where a model's time goes, layer by layer, and how far that is from what the machine could do."""
+    from nas import present_lut
+    from nas.analysis import analyze
+    from nas.devices import LocalDevice, parse_device
+    from nas.run import Run
+
+    target = parse_device(device)
+    if not isinstance(target, LocalDevice):
+        raise InputError(f"device {target.name} is another machine; layers are told apart here alone")
+    path = Path(model)
+    if not path.suffix and not path.exists():
+        path = Run.existing(run, first="nas train").exported_model(model)
+    with progress_bar("measuring", quiet=as_json) as progress:
+        result = analyze(path, device=target, seed=seed, progress=progress)
+    present_lut.analysis(result, as_json=as_json)

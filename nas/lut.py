@@ -29,7 +29,15 @@ from nas.lut_plan import (
 from nas.progress import Progress, no_progress
 from predictors.additive import AdditiveCost
 from predictors.calibration import CalibratedCost, calibrate
-from predictors.latency import LatencyTable, MeasuredNetwork, block_values, truth_ms
+from predictors.latency import (
+    LatencyTable,
+    MeasuredNetwork,
+    Percentile,
+    SustainedRatio,
+    block_values,
+    sustained_ratio,
+    truth_ms,
+)
 from predictors.quality import LatencyError, latency_error
 from search_spaces.documents import content_hash
 from search_spaces.errors import MachineError
@@ -129,6 +137,7 @@ def table_of(plan: TablePlan, space: NetworkSpace, run: MeasurementRun) -> Laten
         blocks=blocks,
         calibration=fitted,
         calibration_networks=tuple(fitting),
+        sustained=_sustained(len(calibration), by_id),
         held_out=tuple(testing),
         error=network_error(CalibratedCost(space, values, fitted, plan.precision).predict(held_out), testing),
         plain_error=network_error(AdditiveCost(space, values).predict(held_out), testing),
@@ -184,6 +193,13 @@ def _measured(genomes: Genomes, by_id: Mapping[str, Measurement], *, start: int)
             )
         )
     return networks
+
+
+def _sustained(n: int, by_id: Mapping[str, Measurement]) -> dict[Percentile, SustainedRatio]:
+    networks = [by_id[_network_id(number)] for number in range(n)]
+    runs = [(each.latency_ms, each.sustained.p50_ms, each.sustained.p90_ms) for each in networks if each.sustained]
+    latency_ms, p50_ms, p90_ms = np.array(runs, dtype=np.float64).reshape(-1, 3).T
+    return {"p50": sustained_ratio(latency_ms, p50_ms), "p90": sustained_ratio(latency_ms, p90_ms)}
 
 
 def _line(

@@ -46,6 +46,8 @@ SUSTAINED_S = 0.1
 """How long calibration networks run back to back, for the percentiles of a table."""
 
 _POOL = 512
+_NETWORKS = 1
+"""Blocks are group 0: if they are measured at other times, calibration takes out what is different then."""
 
 
 @document
@@ -171,7 +173,7 @@ def network_models(
     """Write whole networks, named for the files; the cache must hold their blocks, and weights are random."""
     jobs: dict[str, _Job] = {name: _Whole(cache, spec) for name, spec in networks.items()}
     files = _written(jobs, folder, precision, progress)
-    return [replace(file, visit_ms=_network_visit_ms(file.path)) for file in files]
+    return [replace(file, visit_ms=_network_visit_ms(file.path), group=_NETWORKS) for file in files]
 
 
 def _network_visit_ms(path: Path) -> float:

@@ -5,8 +5,9 @@ library, numpy and onnxruntime, and run on Python 3.8. As a script it measures e
 
     python measure.py [MANIFEST.json [RESULTS.jsonl]]
 
-Manifest: ``{"format_version": 1, "models": [{"id", "path", "sha256", "visit_ms", "sustained_s"}], "provider": "cpu",
-"threads": 1, "rounds": 12, "seed": 0, "spread_s": 0, "minimum_runtime": "1.14"}``; paths count from its folder.
+Manifest: ``{"format_version": 1, "models": [{"id", "path", "sha256", "visit_ms", "sustained_s", "group"}],
+"provider": "cpu", "threads": 1, "rounds": 12, "seed": 0, "spread_s": 0, "minimum_runtime": "1.14"}``; paths count from
+its folder.
 
 Protocol: all models are loaded and warmed up; then, in each of `rounds` rounds, every model is visited once in a
 freshly shuffled order. A visit runs the model back to back for about its `visit_ms` and times every run; the
@@ -72,6 +73,7 @@ class ModelFile:
         sha256: of the content, hexadecimal.
         visit_ms: about how long it runs back to back in a visit; caches need some ms to hold a network.
         sustained_s: how long it runs back to back after the rounds.
+        group: where memory is too short for all models, those of one group are still measured in the same rounds.
     """
 
     id: str
@@ -79,6 +81,7 @@ class ModelFile:
     sha256: str
     visit_ms: float = 10.0
     sustained_s: float = 0.0
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ class Manifest:
     minimum_runtime: str = "0"
 
     def __post_init__(self) -> None:
-        for name, least in (("threads", 1), ("rounds", 1), ("seed", 0)):
-            value = getattr(self, name)
+        counts = [("threads", 1, self.threads), ("rounds", 1, self.rounds), ("seed", 0, self.seed)]
+        for name, least, value in counts + [("group", 0, model.group) for model in self.models]:
             if not isinstance(value, int) or value < least:
                 raise runtime.MeasureError(f"{name} must be a whole number of at least {least}, got {value!r}")
         times = [("spread_s", 0.0, self.spread_s)]
@@ -121,7 +124,7 @@ class Manifest:
         """SHA-256 of what is measured and how; where the files lie is left out, so a folder may be moved."""
         content = {
             **vars(self),
-            "models": [[each.id, each.sha256, each.visit_ms, each.sustained_s] for each in self.models],
+            "models": [[each.id, each.sha256, each.visit_ms, each.sustained_s, each.group] for each in self.models],
         }
         return hashlib.sha256(json.dumps([FORMAT_VERSION, content], sort_keys=True).encode()).hexdigest()
 
@@ -291,10 +294,20 @@ def _groups(manifest: Manifest) -> list[list[int]]:
     """Return the positions of models that are loaded at the same time: all, unless memory is short."""
     memory = runtime.memory_bytes()
     room = memory * _MEMORY_SHARE if memory else math.inf
-    sizes = [model.path.stat().st_size if model.path.exists() else 0 for model in manifest.models]
-    size = _SESSION_PER_FILE * sum(sizes) + _SESSION_BYTES * len(sizes)
-    count = min(len(manifest.models), math.ceil(size / room) or 1)
-    return [list(range(first, len(manifest.models), count)) for first in range(count)]
+    everything = list(range(len(manifest.models)))
+    if _loaded_bytes(manifest, everything) <= room:
+        return [everything]
+    result = []
+    for group in sorted({model.group for model in manifest.models}):
+        members = [index for index in everything if manifest.models[index].group == group]
+        count = min(len(members), max(1, math.ceil(_loaded_bytes(manifest, members) / room)))
+        result += [members[first::count] for first in range(count)]
+    return result
+
+
+def _loaded_bytes(manifest: Manifest, members: Sequence[int]) -> float:
+    paths = [manifest.models[index].path for index in members]
+    return sum(_SESSION_PER_FILE * path.stat().st_size + _SESSION_BYTES for path in paths if path.exists())
 
 
 def _measure_group(manifest: Manifest, group: Sequence[int], journal: _Journal, progress: _Progress) -> None:

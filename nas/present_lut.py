@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,14 @@ from predictors.quality import LatencyError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nas.analysis import Analysis
     from nas.kit import KitRecord
     from nas.lut_check import TableCheck
 
 _FLAGGED_PERCENT = 5.0
 _SLOWEST = 8
 _STAIRCASES = 3
+_LAYERS = 12
 
 
 def table(run: Run, built: LatencyTable, path: Path, *, as_json: bool) -> None:
@@ -115,11 +118,66 @@ def checked(table: LatencyTable, result: TableCheck, *, as_json: bool) -> None:
     say(words[result.verdict])
 
 
+def analysis(result: Analysis, *, as_json: bool) -> None:
+    """Print where a model's time goes."""
+    peaks = result.peaks
+    if as_json:
+        print_json(
+            {
+                "file": result.file,
+                "device": result.device,
+                "latency_ms": result.latency_ms,
+                "bound_ms": result.bound_ms,
+                "efficiency": result.efficiency,
+                "attainable_efficiency": result.attainable_efficiency,
+                "memory_bound_share": result.memory_bound_share,
+                "peaks": {**asdict(peaks), "copy_gb_per_s": {str(k): v for k, v in peaks.copy_gb_per_s.items()}},
+                "layers": [{**asdict(layer), "bound_ms": layer.bound_ms} for layer in result.layers],
+            }
+        )
+        return
+    slowest = sorted(result.layers, key=lambda layer: -layer.latency_ms)[:_LAYERS]
+    print_table(
+        ["layer", "operator", "ms", "share", "MMACs", "MB", "bound ms", "bound by"],
+        [
+            [
+                layer.name,
+                layer.operator,
+                f"{layer.latency_ms:.4f}",
+                f"{100 * layer.latency_ms / result.latency_ms:.0f} %",
+                f"{layer.macs / 1e6:.2f}",
+                f"{layer.size_bytes / 1e6:.3f}",
+                f"{layer.bound_ms:.4f}",
+                "memory" if layer.memory_ms > layer.compute_ms else "compute",
+            ]
+            for layer in slowest
+        ],
+        title=f"Slowest of {len(result.layers)} layers of {Path(result.file).name}",
+        left=2,
+    )
+    by_operator: dict[str, float] = {}
+    for layer in result.layers:
+        by_operator[layer.operator] = by_operator.get(layer.operator, 0.0) + layer.latency_ms
+    shares = sorted(by_operator.items(), key=lambda each: -each[1])[:_LAYERS]
+    say("By operator: " + ", ".join(f"{name} {100 * ms / result.latency_ms:.0f} %" for name, ms in shares))
+    rates = list(peaks.copy_gb_per_s.values())
+    say(
+        f"Whole model {result.latency_ms:.4f} ms on {result.device}; no layer faster than its bound would take "
+        f"{result.bound_ms:.4f} ms, {100 * result.memory_bound_share:.0f} % of that waiting for memory."
+    )
+    say(
+        f"Efficiency {100 * result.efficiency:.0f} % of the peak of {peaks.gmacs_per_s:.0f} GMACs/s "
+        f"(int8 {peaks.int8_gmacs_per_s:.0f}); memory would allow {100 * result.attainable_efficiency:.0f} %. "
+        f"Copies reach {max(rates):.0f} GB/s in the nearest cache, {rates[-1]:.0f} GB/s in memory."
+    )
+
+
 def _summary(built: LatencyTable) -> dict[str, object]:
     return {
         "device": built.device,
         "blocks": len(built.blocks),
         "calibration": built.calibration.model,
+        "sustained": {name: asdict(each) for name, each in built.sustained.items()},
         "error": built.error,
         "plain_sum_error": built.plain_error,
         "macs_error": built.macs_error,
@@ -141,6 +199,10 @@ def _quality(built: LatencyTable) -> None:
         title=f"Predicted against measured, {built.error.networks} other whole networks",
     )
     say(f"Noise floor (the same networks measured twice in the same run): {built.error.noise_floor_percent:.2f} %")
+    sustained = ", ".join(
+        f"{name} {each.ratio:.2f} times (within {each.mape_percent:.1f} %)" for name, each in built.sustained.items()
+    )
+    say(f"Running back to back, a network takes of its latency: {sustained}")
     flagged = [entry.noise_percent for entry in built.blocks if entry.noise_percent > _FLAGGED_PERCENT]
     if flagged:
         say(

@@ -20,7 +20,7 @@ from nas.training_record import TrainingRecord, find_record
 from predictors.latency import LatencyTable
 from search_spaces.catalogue import find_space
 from search_spaces.documents import canonical_json, decode, document, pretty_json
-from search_spaces.errors import InputError, MachineError
+from search_spaces.errors import InputError, MachineError, unknown_name
 from search_spaces.language import NetworkSpace
 from search_spaces.space_file import parse_space, read_space_file
 
@@ -229,6 +229,13 @@ class Run:
             command = f"nas export{run_option(self.path)}"
             raise InputError(f"{self.path} has no exported network; run `{command}` first, or name ONNX files")
         return models
+
+    def exported_model(self, architecture_id: str) -> Path:
+        """Return the model file of one export; raises `InputError` naming those there are."""
+        models = {path.parent.name: path for path in self.exported_models()}
+        if architecture_id not in models:
+            raise unknown_name("exported network", architecture_id, models)
+        return models[architecture_id]
 
     def export_dir(self, architecture_id: str) -> Path:
         """Return the folder of one exported network."""

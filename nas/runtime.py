@@ -76,13 +76,16 @@ def load_runtime() -> Any:
     return onnxruntime
 
 
-def open_session(model: bytes | str | Path, threads: int = 1, provider: str = "cpu") -> Any:
+def open_session(
+    model: bytes | str | Path, threads: int = 1, provider: str = "cpu", profile: tuple[Path, Path] | None = None
+) -> Any:
     """Open an ONNX model for inference, exactly as it is opened for measuring.
 
     Args:
         model: the content of the file, or its path. External data is refused.
         threads: threads inside an operator; operators run one after the other.
         provider: what runs it, a key of `PROVIDERS`; that it runs every node is asserted.
+        profile: beginning of a file for the profiler's events, and a file for the graph as the runtime optimised it.
 
     Returns:
         The ``onnxruntime.InferenceSession``.
@@ -103,6 +106,9 @@ def open_session(model: bytes | str | Path, threads: int = 1, provider: str = "c
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     if provider != "cpu":  # without this, nodes that the provider cannot run go to the CPU without a word
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix, options.optimized_model_filepath = (str(path) for path in profile)
     with explained():
         if wanted.name not in runtime.get_available_providers():
             raise MeasureError(f"onnxruntime {runtime.__version__} here has no {wanted.name}; see {wanted.package}")

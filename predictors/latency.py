@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from predictors.calibration import CalibratedCost, Calibration
-from predictors.quality import LatencyError
+from predictors.quality import LatencyError, mape_percent
 from search_spaces.documents import document
 from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
@@ -20,6 +20,7 @@ from search_spaces.space import Genomes
 from search_spaces.spec import block_key
 
 Values = npt.NDArray[np.float64]
+Percentile = Literal["p50", "p90"]
 
 
 @document
@@ -55,6 +56,20 @@ class MeasuredNetwork:
 
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SustainedRatio:
+    """How a percentile of a network that runs back to back relates to its latency.
+
+    Attributes:
+        ratio: median over networks.
+        mape_percent: mean error of latency times ratio, over those networks.
+    """
+
+    ratio: Annotated[float, Field(gt=0)]
+    mape_percent: float
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyTable:
     """Everything known about a device's latency on one space.
 
@@ -70,12 +85,13 @@ class LatencyTable:
         exporter: what made the ONNX blocks; networks must come from the same.
         created: UTC time, ISO 8601.
         seed: of calibration and held-out networks and of the order of measuring.
+        sustained: of the calibration networks, by percentile.
         error: on `held_out`, after calibration.
         plain_error: on `held_out`, of the plain sum of blocks.
         macs_error: on `held_out`, of a straight line through the MACs of the calibration networks.
     """
 
-    CURRENT_VERSION: ClassVar[int] = 1
+    CURRENT_VERSION: ClassVar[int] = 2
 
     format_version: int
     device: str
@@ -93,6 +109,7 @@ class LatencyTable:
     calibration: Calibration
     calibration_networks: tuple[MeasuredNetwork, ...]
     held_out: Annotated[tuple[MeasuredNetwork, ...], Field(min_length=2)]
+    sustained: dict[Percentile, SustainedRatio]
     error: LatencyError
     plain_error: LatencyError
     macs_error: LatencyError
@@ -117,6 +134,16 @@ class LatencyPredictor(CalibratedCost):
         if not (self.predict(self._held_out) > 0.0).all() or self.cheapest()[0] <= 0.0:
             raise InputError(f"the table of device {table.device!r} predicts latencies that are not positive")
         self.table = table
+
+    def predict_percentile(self, genomes: Genomes, percentile: Percentile) -> Values:
+        """Return a percentile of running back to back, ms, ``float64[n]``, of canonical genomes ``int16[n, n_genes]``.
+
+        Raises:
+            InputError: the table does not tell that percentile.
+        """
+        if percentile not in self.table.sustained:
+            raise InputError(f"the table of device {self.table.device!r} does not tell {percentile}")
+        return self.predict(genomes) * self.table.sustained[percentile].ratio
 
     @property
     def margin(self) -> float:
@@ -152,6 +179,12 @@ def block_values(space: NetworkSpace, latency_ms: Mapping[str, float]) -> Values
     if missing:
         raise InputError(f"the latency table lacks {len(missing)} of the space's blocks, such as {missing[0]}")
     return np.array([latency_ms[block_key(block)] for block in space.blocks])
+
+
+def sustained_ratio(latency_ms: Values, percentile_ms: Values) -> SustainedRatio:
+    """Return how a percentile relates to latency, both of the same networks, ``float64[n]``, ms."""
+    ratio = float(np.median(percentile_ms / latency_ms))
+    return SustainedRatio(ratio=ratio, mape_percent=mape_percent(ratio * latency_ms, percentile_ms))
 
 
 def truth_ms(networks: Sequence[MeasuredNetwork]) -> Values:

@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
+import onnx
 import pandas as pd
+
+mpl.use("agg")
+from matplotlib import pyplot as plt
+from scipy.stats import spearmanr
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -25,15 +33,20 @@ sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share
 from experiments.study import provenance, run_parts, save_table, say  # noqa: E402
 from nas.block_cache import BlockCache  # noqa: E402
 from nas.devices import parse_device  # noqa: E402
-from nas.files import make_folder  # noqa: E402
+from nas.files import make_folder, sha256_file, write_atomic  # noqa: E402
+from nas.kit import tiled  # noqa: E402
 from nas.lut import build_lut  # noqa: E402
+from nas.lut_plan import ROUNDS, network_models  # noqa: E402
 from predictors.additive import AdditiveCost  # noqa: E402
 from predictors.latency import LatencyPredictor, truth_ms  # noqa: E402
+from predictors.transfer import spread_over, transferred  # noqa: E402
 from search_spaces.catalogue import find_space  # noqa: E402
 
 CHANNELS, CLASSES, SEED, HELD_OUT = 3, 10, 0, 100
 SPACES = ("tiny", "cifar", "mobile")
 DEVICES = ("cpu", "cpu:precision=int8")
+TRANSFER_NETWORKS = (10, 20, 40)
+TILED_NETWORKS = 20
 
 
 @dataclass(frozen=True)
@@ -43,8 +56,8 @@ class Study:
     work: Path
 
 
-def measure(space_name: str, device_name: str, study: Study) -> None:
-    """Build one table, and write its errors, its networks and its blocks."""
+def build(space_name: str, device_name: str, study: Study) -> tuple[LatencyPredictor, dict[str, object]]:
+    """Build one table, or take it from what the work folder holds of it; also return how long that took."""
     space, device = find_space(space_name, channels=CHANNELS, classes=CLASSES), parse_device(device_name)
     cache = BlockCache(study.work / "blocks")
     make_folder(cache.directory)
@@ -62,9 +75,19 @@ def measure(space_name: str, device_name: str, study: Study) -> None:
         held_out=HELD_OUT,
         preparing=lambda done, total: prepared.append(time.monotonic()),
     )
-    ended = time.monotonic()
-    latency = LatencyPredictor(space, table)
-    name = f"{space_name}-{device.slug}"
+    seconds: dict[str, object] = {
+        "export_s": exported - started,
+        "prepare_s": prepared[-1] - exported,
+        "measure_s": time.monotonic() - prepared[-1],
+    }
+    return LatencyPredictor(space, table), seconds
+
+
+def measure(space_name: str, device_name: str, study: Study) -> None:
+    """Build one table, and write its errors, its networks and its blocks."""
+    latency, costs = build(space_name, device_name, study)
+    space, table = latency.space, latency.table
+    name = f"{space_name}-{parse_device(device_name).slug}"
     genomes = space.check([each.genes for each in table.held_out])
     low, high = latency.interval(genomes)
     macs = AdditiveCost.of(space, lambda block: block.macs())
@@ -88,10 +111,7 @@ def measure(space_name: str, device_name: str, study: Study) -> None:
     choices["chosen"] = choices["model"] == table.calibration.model
     save_table(RESULTS, choices, f"choices-{name}")
     noise = np.array([entry.noise_percent for entry in table.blocks])
-    costs = {
-        "export_s": exported - started,
-        "prepare_s": prepared[-1] - exported,
-        "measure_s": ended - prepared[-1],
+    costs |= {
         "blocks": len(space.blocks),
         "block_noise_mean_percent": noise.mean(),
         "block_noise_worst_percent": noise.max(),
@@ -119,14 +139,107 @@ def measure(space_name: str, device_name: str, study: Study) -> None:
     print(pd.DataFrame(rows).drop(columns=["space", "device", "networks"]).to_string(index=False), flush=True)
 
 
-PARTS = {
+def transfer(study: Study) -> None:
+    """Carry every table to the other device on a few of its whole networks, and test it on the others."""
+    rows = []
+    for space_name in SPACES:
+        tables = {name: build(space_name, name, study)[0] for name in DEVICES}
+        for source_name, target_name in itertools.permutations(DEVICES, 2):
+            source, target = tables[source_name], tables[target_name].table
+            pool = source.space.check([each.genes for each in target.calibration_networks])
+            known = {row.tobytes(): ms for row, ms in zip(pool, truth_ms(target.calibration_networks), strict=True)}
+            tested, measured_ms = (
+                source.space.check([each.genes for each in target.held_out]),
+                truth_ms(target.held_out),
+            )
+            for count in TRANSFER_NETWORKS:
+                chosen = spread_over(source, pool, count)
+                fit_ms = np.array([known[row.tobytes()] for row in chosen])
+                cost = transferred(source, chosen, fit_ms, target.precision)
+                error = cost.predict(tested) / measured_ms - 1.0
+                rows.append(
+                    {
+                        "space": space_name,
+                        "from": source_name,
+                        "to": target_name,
+                        "networks": count,
+                        "mape_percent": 100.0 * np.abs(error).mean(),
+                        "within_10_percent": 100.0 * np.mean(np.abs(error) <= 0.1),
+                        "bias_percent": 100.0 * error.mean(),
+                        "unscaled_spearman": spearmanr(source.predict(tested), measured_ms).statistic,
+                    }
+                )
+    save_table(RESULTS, pd.DataFrame(rows), "transfer")
+    print(pd.DataFrame(rows).to_string(index=False), flush=True)
+
+
+def tiling(study: Study) -> None:
+    """Measure networks as they are beside the same networks with the repeated weights that kits hold."""
+    folder = study.work / "tiling"
+    make_folder(folder)
+    rows = []
+    for space_name in SPACES:
+        space, device = find_space(space_name, channels=CHANNELS, classes=CLASSES), parse_device("cpu")
+        cache = BlockCache(study.work / "blocks")
+        genomes = space.sample(TILED_NETWORKS, np.random.default_rng(SEED))
+        specs = {f"{space_name}-{number}": space.lower(genome) for number, genome in enumerate(genomes)}
+        files = network_models(specs, cache, folder, "fp32")
+        repeated = []
+        for file in files:
+            path = file.path.with_suffix(".tiled.onnx")
+            write_atomic(path, tiled(onnx.load(file.path)).SerializeToString())
+            repeated.append(replace(file, id=f"{file.id}-tiled", path=path, sha256=sha256_file(path)))
+        again = [replace(file, id=f"{file.id}-again") for file in files]
+        run = device.measure([*files, *repeated, *again], rounds=ROUNDS, work_dir=folder / space_name)
+        figures = np.array([each.latency_ms for each in run.measurements]).reshape(3, -1)
+        for what, other in (("tiled weights", figures[1]), ("the same file again", figures[2])):
+            ratio = other / figures[0]
+            rows.append(
+                {
+                    "space": space_name,
+                    "against": what,
+                    "networks": len(files),
+                    "median_ratio": np.median(ratio),
+                    "mape_percent": 100.0 * np.abs(ratio - 1.0).mean(),
+                    "worst_percent": 100.0 * np.abs(ratio - 1.0).max(),
+                }
+            )
+    save_table(RESULTS, pd.DataFrame(rows), "tiling")
+    print(pd.DataFrame(rows).to_string(index=False), flush=True)
+
+
+def draw(study: Study) -> None:
+    """Draw every table's error against latency."""
+    del study
+    figure, axes = plt.subplots(len(DEVICES), len(SPACES), figsize=(12, 6), layout="constrained", sharey=True)
+    for row, device in zip(axes, DEVICES, strict=True):
+        for axis, space in zip(row, SPACES, strict=True):
+            name = f"{space}-{parse_device(device).slug}"
+            networks = pd.read_csv(RESULTS / f"networks-{name}.csv")
+            errors = pd.read_csv(RESULTS / f"errors-{name}.csv").iloc[-1]
+            relative = 100.0 * (networks["predicted_ms"] / networks["measured_ms"] - 1.0)
+            axis.axhspan(-5, 5, color="#e8eef4", zorder=0)
+            axis.axhline(0, color="#9aa5b1", lw=0.8)
+            axis.plot(networks["measured_ms"], relative, "o", ms=3, color="#0b5fa5")
+            axis.set(xscale="log", ylim=(-16, 16), title=f"{space}, {device}: MAPE {errors['mape_percent']:.2f} %")
+            axis.text(
+                0.02, 0.03, f"noise floor {errors['noise_floor_percent']:.2f} %", transform=axis.transAxes, fontsize=9
+            )
+        row[0].set_ylabel("predicted against measured, %")
+    for axis in axes[-1]:
+        axis.set_xlabel("measured latency, ms")
+    figure.savefig(RESULTS / "latency-tables.png", dpi=130)
+    plt.close(figure)
+
+
+PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
     f"{space}/{device}": (
         f"provenance-{space}-{parse_device(device).slug}.csv",
         functools.partial(measure, space, device),
     )
     for device in DEVICES
     for space in SPACES
-}
+} | {"transfer": ("transfer.csv", transfer), "tiling": ("tiling.csv", tiling), "figure": ("latency-tables.png", draw)}
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from predictors.additive import AdditiveCost
 from predictors.calibration import CalibratedCost, calibrate
-from predictors.latency import BlockLatency, LatencyPredictor, LatencyTable, MeasuredNetwork
+from predictors.latency import BlockLatency, LatencyPredictor, LatencyTable, MeasuredNetwork, SustainedRatio
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import BlockSpec, block_key
@@ -88,6 +88,10 @@ def synthetic_table(space: NetworkSpace, *, noise: float = 0.01, seed: int = 0) 
         calibration=fitted,
         calibration_networks=networks[:CALIBRATION],
         held_out=networks[CALIBRATION:],
+        sustained={
+            "p50": SustainedRatio(ratio=1.1, mape_percent=1.0),
+            "p90": SustainedRatio(ratio=1.3, mape_percent=2.0),
+        },
         error=errors[0],
         plain_error=errors[1],
         macs_error=errors[1],

@@ -28,6 +28,7 @@ OPTIONS = {
     "train": {"--run", "--space", "--data", "--steps", "--batch-size", "--accelerator", "--seed", "--json"},
     "build-lut": {"--device", "--run", "--space", "--data", "--name", "--out", "--from", "--seed", "--json"},
     "devices": {"--json"},
+    "analyze": {"--device", "--run", "--seed", "--json"},
     "lut show": {"--device", "--run", "--csv", "--json"},
     "lut check": {"--device", "--run", "--networks", "--seed", "--json"},
     "search": {"--budget-ms", "--device", "--run", "--evaluations", "--strategy", "--compare", "--seed", "--json"},

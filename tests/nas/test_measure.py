@@ -12,14 +12,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nas import measure as core
 from nas import runtime
-from nas.measure import ModelFile
-from tests.nas.core_script import COMMAND, CORE, ROUNDS, results, run, three_models, visits, written
+from nas.measure import Manifest, ModelFile
+from tests.nas.core_script import COMMAND, CORE, ROUNDS, results, run, three_models, timed, visits, written
 from tests.nas.small_models import conv, saved
 from tests.source_tree import imports
 
@@ -299,6 +300,18 @@ def test_rounds_that_take_turns_disagree_with_themselves() -> None:
 
 
 # Little memory
+
+
+def test_models_of_one_group_stay_together_where_memory_is_too_short_for_all(
+    tmp_path: Path, models: list[ModelFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [replace(model, group=number % 2) for number, model in enumerate(timed(models))]
+    manifest = Manifest(models=tuple(files), rounds=ROUNDS)
+    monkeypatch.setattr(runtime, "memory_bytes", lambda: int(2.5 * core._SESSION_BYTES / core._MEMORY_SHARE))
+    core.measure(manifest, tmp_path / "results.jsonl", lambda done, total: None)
+    order = [name for _, name in visits(results(tmp_path))]
+    assert set(order[: 2 * ROUNDS]) == {models[0].id, models[2].id}
+    assert order[2 * ROUNDS :] == [models[1].id] * ROUNDS
 
 
 def test_where_memory_is_short_models_are_loaded_in_groups(

@@ -148,6 +148,7 @@ def test_the_hash_of_a_manifest_leaves_out_where_the_files_lie(models: list[Mode
         {"models": [{"id": "a", "path": "a", "sha256": "0", "more": 1}]},
         {"models": [{"id": "a", "path": "a", "sha256": "0"}, {"id": "a", "path": "b", "sha256": "0"}]},
         {"models": [{"id": 1, "path": "a", "sha256": "0"}]},
+        {"models": [{"id": "a", "path": "a", "sha256": "0", "group": "first"}]},
         {"models": [{"id": "a", "path": "a", "sha256": "0", "visit_ms": 0}]},
         {"models": [{"id": "a", "path": "a", "sha256": "0", "visit_ms": float("nan")}]},
         {"models": [{"id": "a", "path": "a", "sha256": "0", "sustained_s": float("inf")}]},

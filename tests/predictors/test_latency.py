@@ -15,7 +15,9 @@ from predictors.latency import (
     LatencyPredictor,
     LatencyTable,
     MeasuredNetwork,
+    SustainedRatio,
     block_values,
+    sustained_ratio,
 )
 from predictors.quality import latency_error
 from search_spaces.documents import decode, pretty_json
@@ -81,6 +83,7 @@ def table(space: NetworkSpace = SPACE, **changes: Any) -> LatencyTable:
             MeasuredNetwork(genes=tuple(genome), measured_ms=ms, repeated_ms=ms)
             for genome, ms in zip(held_out.tolist(), measured.tolist(), strict=True)
         ),
+        sustained={"p90": SustainedRatio(ratio=1.5, mape_percent=2.0)},
         error=error,
         plain_error=error,
         macs_error=error,
@@ -153,6 +156,19 @@ def test_an_interval_holds_as_many_held_out_networks_as_it_says() -> None:
     assert low == pytest.approx(0.9 * latency.predict(genomes))
     with pytest.raises(InputError, match="10 held-out networks"):
         latency.interval(genomes, coverage=0.95)
+
+
+def test_a_percentile_is_its_ratio_to_the_latency() -> None:
+    latency, genomes = LatencyPredictor(SPACE, table()), networks(10, seed=3)
+    assert latency.predict_percentile(genomes, "p90") == pytest.approx(1.5 * latency.predict(genomes))
+    with pytest.raises(InputError, match="does not tell p50"):
+        latency.predict_percentile(genomes, "p50")
+
+
+def test_the_ratio_of_a_percentile_is_the_median_over_networks() -> None:
+    ratio = sustained_ratio(np.array([1.0, 2.0, 4.0]), np.array([1.1, 2.4, 5.2]))
+    assert ratio.ratio == pytest.approx(1.2)
+    assert ratio.mape_percent == pytest.approx(100 * np.mean([0.1 / 1.1, 0.0, 0.4 / 5.2]))
 
 
 def test_a_table_comes_back_from_json() -> None:

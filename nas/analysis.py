@@ -1,0 +1,315 @@
+"""Where an ONNX model's time goes, layer by layer, and how far that is from what the machine could do.
+
+A layer cannot be faster than its multiply-accumulates at the machine's peak rate, nor than its bytes at the rate at
+which so many bytes are copied (the roofline model). Both rates are measured here, not looked up. What a layer takes
+beyond its bound is overhead, kernels that do not reach the peak, or waiting.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from nas import runtime
+from nas.devices import LocalDevice, ModelFile
+from nas.files import sha256_file
+from nas.onnx_format import INPUT, IR_VERSION, OPSET, OUTPUT
+from nas.progress import Progress, no_progress
+from search_spaces.errors import InputError
+
+_PROFILED_RUNS = 30
+_GEMM_SIDES = (128, 256, 512)
+_TOUCHED_BYTES = tuple(2**power for power in range(13, 28))
+_PEAK_S = 0.15
+_CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "ConvInteger"}
+_PRODUCTS = {
+    "Gemm",
+    "FusedGemm",
+    "QGemm",
+    "MatMul",
+    "FusedMatMul",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peaks:
+    """What a machine does at best, one thread or as many as the device has.
+
+    Attributes:
+        gmacs_per_s: multiply-accumulates of 32-bit floats, billions per second.
+        int8_gmacs_per_s: of 8-bit integers.
+        copy_gb_per_s: bytes read and written, billions per second, by how many bytes a copy touches.
+    """
+
+    gmacs_per_s: float
+    int8_gmacs_per_s: float
+    copy_gb_per_s: dict[int, float]
+
+    def bound_ms(self, macs: int, size_bytes: int, *, int8: bool) -> tuple[float, float]:
+        """Return the least times that so many multiply-accumulates and so many bytes can take."""
+        rate = self.int8_gmacs_per_s if int8 else self.gmacs_per_s
+        # Smaller copies are faster, so the rate of one that is no larger than the bytes is not exceeded.
+        sizes = [size for size in self.copy_gb_per_s if size <= size_bytes] or [min(self.copy_gb_per_s)]
+        return macs / rate / 1e6, size_bytes / max(self.copy_gb_per_s[each] for each in sizes[-2:]) / 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTime:
+    """One node of the model as ONNX Runtime runs it.
+
+    Attributes:
+        name: of the node, after the runtime's own optimisation.
+        operator: what it computes.
+        latency_ms: its share of the model's latency.
+        macs: multiply-accumulates.
+        size_bytes: weights, inputs and outputs.
+        compute_ms: the least time that the multiply-accumulates take here.
+        memory_ms: the least time that the bytes take here.
+    """
+
+    name: str
+    operator: str
+    latency_ms: float
+    macs: int
+    size_bytes: int
+    compute_ms: float
+    memory_ms: float
+
+    @property
+    def bound_ms(self) -> float:
+        """The least time that the layer can take here."""
+        return max(self.compute_ms, self.memory_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """Where a model's time goes.
+
+    Attributes:
+        file: the model.
+        device: what it was measured on.
+        latency_ms: of the whole model, without the profiler.
+        peaks: what the machine can do.
+        layers: in the order in which they run.
+    """
+
+    file: str
+    device: str
+    latency_ms: float
+    peaks: Peaks
+    layers: tuple[LayerTime, ...]
+
+    @property
+    def bound_ms(self) -> float:
+        """The least time that the layers can take here, one after the other."""
+        return sum(layer.bound_ms for layer in self.layers)
+
+    @property
+    def efficiency(self) -> float:
+        """The share of the latency in which the multiply-accumulates could have been done at peak rate."""
+        return sum(layer.compute_ms for layer in self.layers) / self.latency_ms
+
+    @property
+    def attainable_efficiency(self) -> float:
+        """The same if every layer took no longer than its bound: what memory leaves of the peak."""
+        return sum(layer.compute_ms for layer in self.layers) / self.bound_ms
+
+    @property
+    def memory_bound_share(self) -> float:
+        """The share of the bound that is waiting for memory."""
+        return sum(layer.bound_ms for layer in self.layers if layer.memory_ms > layer.compute_ms) / self.bound_ms
+
+
+def analyze(path: Path, *, device: LocalDevice, seed: int = 0, progress: Progress = no_progress) -> Analysis:
+    """Measure a model as a whole, then its layers, and compare them with what the machine can do.
+
+    The profiler slows a run and counts in microseconds, so it only divides the latency that was measured without it.
+
+    Args:
+        path: an ONNX file, foreign ones too; symbolic dimensions are 1.
+        device: what to measure on; its provider must be the CPU's, whose nodes the profiler tells one by one.
+        seed: of the inputs' values.
+        progress: told of measuring.
+
+    Raises:
+        InputError: the file is not a model that the device can run, or the provider is another one.
+    """
+    if device.provider != "cpu":
+        raise InputError(f"layers are told apart on the CPU provider alone, not on {device.provider}")
+    with tempfile.TemporaryDirectory(prefix="nas-analyze-") as folder:
+        model = ModelFile("model", path, sha256_file(path), visit_ms=20.0)
+        run = device.measure([model], rounds=16, seed=seed, work_dir=Path(folder) / "whole", progress=progress)
+        latency_ms = run.measurements[0].latency_ms
+        peaks = measure_peaks(device.threads)
+        nodes = _profiled(path, Path(folder), device.threads, seed)
+    total = sum(node.duration for node in nodes)
+    layers = []
+    for node in nodes:
+        compute_ms, memory_ms = peaks.bound_ms(node.macs, node.size_bytes, int8=node.int8)
+        layers.append(
+            LayerTime(
+                name=node.name,
+                operator=node.operator,
+                latency_ms=latency_ms * node.duration / total,
+                macs=node.macs,
+                size_bytes=node.size_bytes,
+                compute_ms=compute_ms,
+                memory_ms=memory_ms,
+            )
+        )
+    return Analysis(file=str(path), device=device.name, latency_ms=latency_ms, peaks=peaks, layers=tuple(layers))
+
+
+def measure_peaks(threads: int = 1) -> Peaks:
+    """Measure the machine's rates: matrix products and a convolution in ONNX Runtime, copies in numpy."""
+    rates = [_rate(_product(side, int8=False), side**3, threads) for side in _GEMM_SIDES]
+    rates.append(_rate(_convolution(), 128 * 128 * 9 * 28 * 28, threads))
+    int8 = [_rate(_product(side, int8=True), side**3, threads) for side in _GEMM_SIDES]
+    return Peaks(
+        gmacs_per_s=max(rates),
+        int8_gmacs_per_s=max(*int8, *rates),
+        copy_gb_per_s={touched: _copy_rate(touched) for touched in _TOUCHED_BYTES},
+    )
+
+
+@dataclass(frozen=True)
+class _Node:
+    name: str
+    operator: str
+    duration: float
+    macs: int
+    size_bytes: int
+    int8: bool
+
+
+def _profiled(path: Path, folder: Path, threads: int, seed: int) -> list[_Node]:
+    """Run a model under the profiler, and return its nodes in order, each with the median of its durations."""
+    optimised = folder / "optimised.onnx"
+    session = runtime.open_session(path, threads, profile=(folder / "profile", optimised))
+    inputs = runtime.random_inputs(session, np.random.default_rng(seed))
+    for _ in range(_PROFILED_RUNS):
+        session.run(None, inputs)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    graph = onnx.load(optimised).graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    by_name = {node.name: node for node in graph.node}
+    durations: dict[str, list[float]] = defaultdict(list)
+    arguments: dict[str, dict[str, Any]] = {}
+    for event in events:
+        name = str(event.get("name", ""))
+        if event.get("cat") == "Node" and name.endswith("_kernel_time"):
+            key = name.removesuffix("_kernel_time")
+            durations[key].append(float(event["dur"]))
+            arguments[key] = event["args"]
+    if not durations:
+        raise InputError(f"{path}: has no layers to tell apart")
+    return [
+        _node(name, float(np.median(times)), arguments[name], by_name.get(name), weights)
+        for name, times in durations.items()
+    ]
+
+
+def _node(
+    name: str,
+    duration: float,
+    told: Mapping[str, Any],
+    node: onnx.NodeProto | None,
+    weights: Mapping[str, onnx.TensorProto],
+) -> _Node:
+    own = [weights[each] for each in node.input if each in weights] if node is not None else []
+    outputs, inputs = _shapes(told["output_type_shape"]), _shapes(told["input_type_shape"])
+    operator = str(told["op_name"])
+    macs = 0
+    if operator in _CONVOLUTIONS:
+        # Weights that the runtime has packed are no longer among the inputs; the optimised graph still has them.
+        kernels = [shape for shape in (*(list(tensor.dims) for tensor in own), *inputs[1:]) if len(shape) >= 3]
+        macs = math.prod(outputs[0]) * math.prod(kernels[0][1:]) if kernels else 0
+    elif operator in _PRODUCTS and inputs and inputs[0]:
+        macs = math.prod(outputs[0]) * inputs[0][-1]
+    size = int(told["activation_size"]) + int(told["output_size"])
+    size += sum(len(tensor.raw_data) or numpy_helper.to_array(tensor).nbytes for tensor in own)
+    int8 = any("int8" in kind for entry in told["input_type_shape"] for kind in entry)
+    return _Node(name, operator, max(duration, 0.1), macs, size, int8)
+
+
+def _shapes(told: list[dict[str, list[int]]]) -> list[list[int]]:
+    return [shape for entry in told for shape in entry.values()]
+
+
+def _product(side: int, *, int8: bool) -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    if not int8:
+        weight = rng.standard_normal((side, side)).astype(np.float32)
+        return _model([helper.make_node("MatMul", [INPUT, "w"], [OUTPUT])], {"w": weight}, [side, side])
+    constants: dict[str, Any] = {
+        "w": rng.integers(-127, 127, (side, side), np.int8),
+        "scale": np.float32(0.01),
+        "zero": np.uint8(128),
+        "zero_w": np.int8(0),
+    }
+    names = [INPUT, "scale", "zero", "w", "scale", "zero_w", "scale", "zero"]
+    node = helper.make_node("QLinearMatMul", names, [OUTPUT])
+    return _model([node], constants, [side, side], TensorProto.UINT8)
+
+
+def _convolution() -> onnx.ModelProto:
+    weight = np.random.default_rng(0).standard_normal((128, 128, 3, 3)).astype(np.float32)
+    node = helper.make_node("Conv", [INPUT, "w"], [OUTPUT], pads=[1, 1, 1, 1])
+    return _model([node], {"w": weight}, [1, 128, 28, 28])
+
+
+def _model(
+    nodes: list[onnx.NodeProto], constants: Mapping[str, Any], shape: list[int], kind: int = TensorProto.FLOAT
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "peak",
+        [helper.make_tensor_value_info(INPUT, kind, shape)],
+        [helper.make_tensor_value_info(OUTPUT, kind, None)],
+        initializer=[numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _rate(model: onnx.ModelProto, macs: int, threads: int) -> float:
+    """Return billions of multiply-accumulates per second."""
+    session = runtime.open_session(model.SerializeToString(), threads)
+    inputs = runtime.random_inputs(session, np.random.default_rng(0))
+    return macs / _fastest_s(lambda: session.run(None, inputs)) / 1e9
+
+
+def _copy_rate(touched: int) -> float:
+    """Return billions of bytes read and written per second by copies that touch so many bytes."""
+    source, target = np.ones(touched // 8, np.float32), np.zeros(touched // 8, np.float32)
+    # One copy of a small buffer is over before a call is: the rate is that of many.
+    repeats = max(1, 2**19 // touched)
+
+    def several() -> None:
+        for _ in range(repeats):
+            np.copyto(target, source)
+
+    return repeats * touched / _fastest_s(several) / 1e9
+
+
+def _fastest_s(work: Callable[[], object]) -> float:
+    """Return the time of the fastest of many calls."""
+    fastest_ns, end_s = math.inf, time.monotonic() + _PEAK_S
+    while time.monotonic() < end_s:
+        start_ns = time.perf_counter_ns()
+        work()
+        fastest_ns = min(fastest_ns, time.perf_counter_ns() - start_ns)
+    return fastest_ns / 1e9
