@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ _PRODUCTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Peaks:
-    """What a machine does at best, one thread or as many as the device has.
+    """What a machine does at best on one thread.
 
     Attributes:
         gmacs_per_s: multiply-accumulates of 32-bit floats, billions per second.
@@ -141,21 +141,22 @@ def analyze(path: Path, *, device: LocalDevice, seed: int = 0, progress: Progres
 
     Args:
         path: an ONNX file, foreign ones too; symbolic dimensions are 1.
-        device: what to measure on; its provider must be the CPU's, whose nodes the profiler tells one by one.
+        device: what to measure on: the CPU provider, whose nodes the profiler tells one by one, and one thread, as
+            copies have.
         seed: of the inputs' values.
         progress: told of measuring.
 
     Raises:
-        InputError: the file is not a model that the device can run, or the provider is another one.
+        InputError: the file is not a model that the device can run, or the device is another one.
     """
-    if device.provider != "cpu":
-        raise InputError(f"layers are told apart on the CPU provider alone, not on {device.provider}")
+    if device.provider != "cpu" or device.threads != 1:
+        raise InputError(f"layers are told apart on the CPU provider alone, with one thread, not on {device.name}")
     with tempfile.TemporaryDirectory(prefix="nas-analyze-") as folder:
         model = ModelFile("model", path, sha256_file(path), visit_ms=20.0)
         run = device.measure([model], rounds=16, seed=seed, work_dir=Path(folder) / "whole", progress=progress)
         latency_ms = run.measurements[0].latency_ms
-        peaks = measure_peaks(device.threads)
-        nodes = _profiled(path, Path(folder), device.threads, seed)
+        peaks = measure_peaks()
+        nodes = _profiled(path, Path(folder), seed)
     total = sum(node.duration for node in nodes)
     layers = []
     for node in nodes:
@@ -174,11 +175,11 @@ def analyze(path: Path, *, device: LocalDevice, seed: int = 0, progress: Progres
     return Analysis(file=str(path), device=device.name, latency_ms=latency_ms, peaks=peaks, layers=tuple(layers))
 
 
-def measure_peaks(threads: int = 1) -> Peaks:
+def measure_peaks() -> Peaks:
     """Measure the machine's rates: matrix products and a convolution in ONNX Runtime, copies in numpy."""
-    rates = [_rate(_product(side, int8=False), side**3, threads) for side in _GEMM_SIDES]
-    rates.append(_rate(_convolution(), 128 * 128 * 9 * 28 * 28, threads))
-    int8 = [_rate(_product(side, int8=True), side**3, threads) for side in _GEMM_SIDES]
+    rates = [_rate(_product(side, int8=False), side**3) for side in _GEMM_SIDES]
+    rates.append(_rate(_convolution(), 128 * 128 * 9 * 28 * 28))
+    int8 = [_rate(_product(side, int8=True), side**3) for side in _GEMM_SIDES]
     return Peaks(
         gmacs_per_s=max(rates),
         int8_gmacs_per_s=max(*int8, *rates),
@@ -196,30 +197,32 @@ class _Node:
     int8: bool
 
 
-def _profiled(path: Path, folder: Path, threads: int, seed: int) -> list[_Node]:
+def _profiled(path: Path, folder: Path, seed: int) -> list[_Node]:
     """Run a model under the profiler, and return its nodes in order, each with the median of its durations."""
     optimised = folder / "optimised.onnx"
-    session = runtime.open_session(path, threads, profile=(folder / "profile", optimised))
+    session = runtime.open_session(path, profile=(folder / "profile", optimised))
     inputs = runtime.random_inputs(session, np.random.default_rng(seed))
     for _ in range(_PROFILED_RUNS):
         session.run(None, inputs)
     events = json.loads(Path(session.end_profiling()).read_text())
     graph = onnx.load(optimised).graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    by_name = {node.name: node for node in graph.node}
-    durations: dict[str, list[float]] = defaultdict(list)
-    arguments: dict[str, dict[str, Any]] = {}
+    names = Counter(node.name for node in graph.node)
+    by_name = {node.name: node for node in graph.node if names[node.name] == 1}
+    durations: dict[tuple[int, str], list[float]] = defaultdict(list)
+    arguments: dict[tuple[int, str], dict[str, Any]] = {}
     for event in events:
         name = str(event.get("name", ""))
         if event.get("cat") == "Node" and name.endswith("_kernel_time"):
-            key = name.removesuffix("_kernel_time")
+            # Foreign nodes may share a name, or have none: the number of a node is its own.
+            key = (int(event["args"]["node_index"]), name.removesuffix("_kernel_time"))
             durations[key].append(float(event["dur"]))
             arguments[key] = event["args"]
     if not durations:
         raise InputError(f"{path}: has no layers to tell apart")
     return [
-        _node(name, float(np.median(times)), arguments[name], by_name.get(name), weights)
-        for name, times in durations.items()
+        _node(key[1], float(np.median(times)), arguments[key], by_name.get(key[1]), weights)
+        for key, times in durations.items()
     ]
 
 
@@ -285,9 +288,9 @@ def _model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-def _rate(model: onnx.ModelProto, macs: int, threads: int) -> float:
+def _rate(model: onnx.ModelProto, macs: int) -> float:
     """Return billions of multiply-accumulates per second."""
-    session = runtime.open_session(model.SerializeToString(), threads)
+    session = runtime.open_session(model.SerializeToString())
     inputs = runtime.random_inputs(session, np.random.default_rng(0))
     return macs / _fastest_s(lambda: session.run(None, inputs)) / 1e9
 

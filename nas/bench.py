@@ -27,8 +27,8 @@ class BenchRow:
 
     Attributes:
         file: the path as it was given.
-        latency_ms: minimum over interleaved rounds.
-        noise_percent: how far the minima of the even and of the odd rounds are apart, relative to `latency_ms`.
+        latency_ms: lower quartile of interleaved rounds.
+        noise_percent: how far the figures of the even and of the odd rounds are apart, relative to `latency_ms`.
         p50_ms: median of a sustained run in a process of its own.
         p90_ms: 90th percentile of that run.
         runs: how many runs the percentiles rest on.

@@ -165,11 +165,12 @@ def search(
     from nas.budget import parse_budget
     from nas.devices import parse_device
     from nas.files import write_atomic
-    from nas.run import Run
+    from nas.run import Run, require_searchable
     from predictors.latency import LatencyPredictor
     from search_spaces.documents import pretty_json
 
     target = parse_device(device)
+    require_searchable(target)
     opened = Run.existing(run, first="nas train")
     opened.require_supernet()
     table = opened.latency_table(target)
@@ -212,13 +213,14 @@ def export(
     """Write a network of the last search as one ONNX file, checked against the supernet."""
     from nas import present
     from nas.devices import parse_device
-    from nas.run import Run
+    from nas.run import Run, require_searchable
 
     opened = Run.existing(run, first="nas train")
     opened.require_supernet()
     front = opened.front()
     candidate = front.pick(pick)
     target = parse_device(front.device)
+    require_searchable(target)
     opened.require_this_machine(target, opened.latency_table(target))
     from nas.export import export_subnet
 
@@ -254,9 +256,10 @@ def bench(
     from nas import present
     from nas.bench import bench_files
     from nas.devices import parse_device
-    from nas.run import Run
+    from nas.run import Run, require_searchable
 
     target = parse_device(device)
+    require_searchable(target)
     if not files:
         files = Run.existing(run, first="nas train").exported_models()
     with progress_bar("measuring", quiet=as_json) as progress:
@@ -290,7 +293,7 @@ def baseline_command(
     from nas import present
     from nas.budget import parse_budget
     from nas.devices import parse_device
-    from nas.run import Run, require_same_images
+    from nas.run import Run, require_same_images, require_searchable
     from nas.training_record import parse_accelerator
     from predictors.latency import LatencyPredictor
     from search_spaces.presets import PRESETS, find_preset
@@ -299,6 +302,7 @@ def baseline_command(
         raise InputError("give --steps or --seconds, not both: they say the same thing")
     presets = list(PRESETS.values()) if preset == "all" else [find_preset(preset)]
     target, trained_on = parse_device(device), parse_accelerator(accelerator)
+    require_searchable(target)
     opened = Run.existing(run, first="nas train")
     record = opened.require_supernet()
     table = opened.latency_table(target)

@@ -27,7 +27,6 @@ from nas.files import read_document, write_atomic
 from nas.lut import table_models
 from nas.lut_plan import ROUNDS, TablePlan
 from nas.measure import Manifest, ModelFile
-from nas.onnx_format import MINIMUM_RUNTIME
 from nas.progress import Progress, no_progress
 from search_spaces.documents import document
 from search_spaces.errors import InputError
@@ -42,7 +41,7 @@ Needs Python >= 3.8 with numpy and onnxruntime >= {minimum} ({package}). No netw
 
     python measure.py
 
-Close what else runs here. It takes about {minutes} minutes of measuring and can be stopped and started again at any
+Close what else runs here. It takes at least {minutes} minutes and can be stopped and started again at any
 time: it goes on where it stopped. Then send results.jsonl back to whoever gave you this.
 """
 
@@ -92,7 +91,7 @@ class KitRecord:
             threads=self.threads,
             rounds=self.rounds,
             seed=self.plan.seed,
-            minimum_runtime=MINIMUM_RUNTIME,
+            minimum_runtime=runtime.PROVIDERS[self.provider].minimum_runtime,
         )
 
 
@@ -144,8 +143,12 @@ def write_kit(
             _add(kit, path.name, path.read_bytes())
         _add(kit, "manifest.json", record.manifest.to_json().encode())
         minutes = max(1, round(sum(each.visit_ms for each in models) * ROUNDS / 60_000))
-        package = runtime.PROVIDERS[device.provider].package
-        _add(kit, "README.txt", _README.format(minimum=MINIMUM_RUNTIME, package=package, minutes=minutes).encode())
+        provider = runtime.PROVIDERS[device.provider]
+        _add(
+            kit,
+            "README.txt",
+            _README.format(minimum=provider.minimum_runtime, package=provider.package, minutes=minutes).encode(),
+        )
     write_atomic(out, archive.getvalue())
     return record
 
@@ -167,14 +170,26 @@ def kit_results(files: Sequence[Path], kits: Sequence[Path]) -> tuple[KitRecord,
             merged = merged.merged(parse_results(path))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+    names, unread = ", ".join(map(str, files)), ""
     for kit in kits:
-        record = read_document(kit, KitRecord)
-        if record.manifest.hash == merged.manifest_hash:
-            try:
-                return record, merged.run(record.manifest)
-            except InputError as error:
-                raise InputError(f"{', '.join(map(str, files))}: {error}") from None
-    raise InputError(f"{files[0]}: is not of a kit that this run made; give the --run that made the kit")
+        try:
+            record = read_document(kit, KitRecord)
+            manifest = record.manifest
+        except (InputError, runtime.MeasureError, KeyError) as error:
+            unread = f" (nor could one be read: {error})"
+            continue
+        if manifest.hash != merged.manifest_hash:
+            continue
+        found, wanted = merged.fingerprint, runtime.PROVIDERS[record.provider].name
+        if (found.provider, found.threads) != (wanted, record.threads):
+            raise InputError(
+                f"{names}: measured with {found.provider} and {found.threads} threads, not as the kit says"
+            )
+        try:
+            return record, merged.run(manifest)
+        except InputError as error:
+            raise InputError(f"{names}: {error}") from None
+    raise InputError(f"{names}: not of a kit that this run made{unread}; give the --run that made the kit")
 
 
 def tiled(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -100,7 +100,7 @@ def _make_kit(opened: Run, target: KitDevice, name: str | None, out: Path | None
     if not target.target or out is None:
         raise InputError("a kit needs --name NAME, what the device is called, and --out KIT.zip, where to write it")
     plan = plan_table(opened.space, target, seed=seed)
-    make_folder(opened.kit_path(target).parent)
+    make_folder(opened.lut_path(target).parent)
     cache = _filled_cache(opened, target.batch, quiet=as_json)
     opened.fix()
     with (
@@ -111,7 +111,7 @@ def _make_kit(opened: Run, target: KitDevice, name: str | None, out: Path | None
         record = write_kit(
             plan, opened.space, cache, target, out, work_dir=Path(folder), preparing=preparing, progress=progress
         )
-    write_atomic(opened.kit_path(target), pretty_json(record))
+    write_atomic(opened.kit_path(target, record.manifest.hash), pretty_json(record))
     present_lut.kit(opened, record, out, as_json=as_json)
 
 
@@ -191,28 +191,37 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Measure whole networks that a table has never seen, and compare with what it predicts."""
-    import tempfile
+    import shutil
 
     from nas import present_lut
     from nas.devices import parse_device
     from nas.lut_check import check_lut
     from nas.run import Run
     from predictors.latency import LatencyPredictor
+    from search_spaces.documents import content_hash
 
     target = parse_device(device)
     opened = Run.existing(run, first="nas build-lut")
     table = opened.latency_table(target)
     opened.require_this_machine(target, table)
     latency = LatencyPredictor(opened.space, table)
-    with opened.lock(), tempfile.TemporaryDirectory(prefix="nas-check-") as folder:
+    # What is left of a killed check is only good for the same check.
+    folder = opened.lut_path(target).with_suffix(".check")
+    work_dir = folder / content_hash([table.created, table.calibration, networks, seed], 8)
+    with opened.lock():
         cache = _filled_cache(opened, target.batch, quiet=as_json)
         with progress_bar("measuring", quiet=as_json) as progress:
             result = check_lut(
-                latency, cache, target, networks=networks, work_dir=Path(folder), seed=seed, progress=progress
+                latency, cache, target, networks=networks, work_dir=work_dir, seed=seed, progress=progress
             )
+        shutil.rmtree(folder)
     present_lut.checked(table, result, as_json=as_json)
     if result.verdict == "missed":
         raise CheckError(f"the table of {table.device} misses its promise: {', '.join(result.steady_error.shortfalls)}")
+    if result.verdict == "drifted":
+        raise CheckError(
+            f"{table.device} runs {result.drift_percent:+.1f} % slower than its table says: build it again"
+        )
 
 
 def analyze_command(
@@ -227,11 +236,12 @@ def analyze_command(
     from nas import present_lut
     from nas.analysis import analyze
     from nas.devices import LocalDevice, parse_device
-    from nas.run import Run
+    from nas.run import Run, require_searchable
 
     target = parse_device(device)
     if not isinstance(target, LocalDevice):
         raise InputError(f"device {target.name} is another machine; layers are told apart here alone")
+    require_searchable(target)
     path = Path(model)
     if not path.suffix and not path.exists():
         path = Run.existing(run, first="nas train").exported_model(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -40,14 +41,14 @@ from predictors.latency import (
 )
 from predictors.quality import LatencyError, latency_error
 from search_spaces.documents import content_hash
-from search_spaces.errors import MachineError
+from search_spaces.errors import InputError, MachineError, ToolError
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
 
 STATISTIC: Literal["lower quartile of rounds"] = "lower quartile of rounds"
 UNUSABLE_PERCENT = 25.0
-"""A block whose even and odd rounds differ by more, after it was measured again, has no figure."""
+"""A model whose even and odd rounds differ by more, after it was measured again, has no figure."""
 
 
 def build_lut(
@@ -83,7 +84,12 @@ def build_lut(
     work_dir = work_dir / content_hash(identity, 8)
     models = table_models(plan, space, cache, work_dir, progress=preparing)
     run = device.measure(models, rounds=ROUNDS, seed=seed, work_dir=work_dir / "measuring", progress=progress)
-    return table_of(plan, space, run)
+    try:
+        return table_of(plan, space, run)
+    except ToolError:
+        # A measurement that is no good must not be taken up again.
+        shutil.rmtree(work_dir / "measuring")
+        raise
 
 
 def table_models(
@@ -104,23 +110,26 @@ def table_of(plan: TablePlan, space: NetworkSpace, run: MeasurementRun) -> Laten
     """Return the calibrated, tested table of a measurement of `table_models`.
 
     Raises:
-        MachineError: a block could not be measured repeatably.
+        MachineError: a model could not be measured repeatably.
+        InputError: the figures give some network a latency that is not positive.
     """
+    unusable = [each.noise_percent for each in run.measurements if each.noise_percent > UNUSABLE_PERCENT]
+    if unusable:
+        raise MachineError(
+            f"{len(unusable)} of {len(run.measurements)} models could not be measured repeatably, the worst within "
+            f"{max(unusable):.0f} %; stop what else runs on the device, and measure again from the start"
+        )
     by_id = {measurement.id: measurement for measurement in run.measurements}
     blocks = block_latencies(space, by_id)
-    unusable = [entry for entry in blocks if entry.noise_percent > UNUSABLE_PERCENT]
-    if unusable:
-        worst = max(unusable, key=lambda entry: entry.noise_percent)
-        raise MachineError(
-            f"{len(unusable)} of {len(blocks)} blocks could not be measured repeatably, the worst within "
-            f"{worst.noise_percent:.0f} %; stop what else runs on the device, and build the table again"
-        )
     calibration, held_out = space.check(plan.calibration), space.check(plan.held_out)
     fitting = _measured(calibration, by_id, start=0)
     testing = _measured(held_out, by_id, start=len(calibration))
     values = block_values(space, {entry.block: entry.latency_ms for entry in blocks})
-    fitted = calibrate(space, values, calibration, truth_ms(fitting), plan.precision)
+    fitted = calibrate(space, values, calibration, truth_ms(fitting), plan.precision, plan.batch)
     macs = AdditiveCost.of(space, lambda block: block.macs())
+    predicted = CalibratedCost(space, values, fitted, plan.precision, plan.batch)
+    if fitted.factors["time"] <= 0.0 or predicted.cheapest()[0] <= 0.0 or not (predicted.predict(held_out) > 0.0).all():
+        raise InputError("the measurements contradict each other: some networks would take no time; measure again")
     return LatencyTable(
         format_version=LatencyTable.CURRENT_VERSION,
         device=plan.device,
@@ -139,7 +148,7 @@ def table_of(plan: TablePlan, space: NetworkSpace, run: MeasurementRun) -> Laten
         calibration_networks=tuple(fitting),
         sustained=_sustained(len(calibration), by_id),
         held_out=tuple(testing),
-        error=network_error(CalibratedCost(space, values, fitted, plan.precision).predict(held_out), testing),
+        error=network_error(predicted.predict(held_out), testing),
         plain_error=network_error(AdditiveCost(space, values).predict(held_out), testing),
         macs_error=network_error(_line(macs.predict(calibration), truth_ms(fitting), macs.predict(held_out)), testing),
     )

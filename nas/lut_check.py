@@ -14,6 +14,10 @@ from nas.lut_plan import REPEATED_NETWORKS, ROUNDS, held_out_sample, network_mod
 from nas.progress import Progress, no_progress
 from predictors.latency import LatencyPredictor, MeasuredNetwork, truth_ms
 from predictors.quality import LatencyError
+from search_spaces.errors import InputError
+
+MOST_DRIFT_PERCENT = 5.0
+"""A device that has become slower or faster by more needs a new table; less is told beside the error."""
 
 _SALT = 2  # keeps these networks apart from those that a build with the same seed draws
 
@@ -39,7 +43,9 @@ class TableCheck:
 
     @property
     def verdict(self) -> str:
-        """``kept``, ``missed`` or ``too noisy``; the drift is not the table's fault, and is told beside it."""
+        """``kept``, ``missed``, ``too noisy`` to tell, or ``drifted``: the device is no longer what was measured."""
+        if abs(self.drift_percent) > MOST_DRIFT_PERCENT:
+            return "drifted"
         if not self.steady_error.shortfalls:
             return "kept"
         return "too noisy" if self.steady_error.too_noisy else "missed"
@@ -78,11 +84,14 @@ def check_lut(
         progress: told of measuring.
 
     Raises:
-        InputError, MachineError: as ``device.measure``.
+        InputError: the space has too few other networks; or as ``device.measure``.
+        MachineError: as ``device.measure``.
     """
     space, table = latency.space, latency.table
     known = space.check([each.genes for each in (*table.calibration_networks, *table.held_out)])
     fresh = held_out_sample(space, networks, np.random.default_rng([seed, _SALT]), exclude=known)
+    if len(fresh) < networks:
+        raise InputError(f"space {space.name!r} has too few networks for {networks} that the table does not know")
     old = known[: len(table.calibration_networks)]
     specs = {f"network-{number}": space.lower(genome) for number, genome in enumerate(np.concatenate([fresh, old]))}
     files = network_models(specs, cache, work_dir, table.precision)

@@ -27,7 +27,6 @@ status: 0 done, 2 unusable input, 3 the machine failed.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import gc
 import hashlib
@@ -45,9 +44,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-try:
+if __package__:
     from nas import runtime
-except ImportError:  # on another device, where the two files of the core lie side by side
+else:  # on another device, where the two files of the core lie side by side
     import runtime  # type: ignore[import-not-found,no-redef]
 
 FORMAT_VERSION = 1
@@ -108,12 +107,12 @@ class Manifest:
         times = [("spread_s", 0.0, self.spread_s)]
         times += [("visit_ms", 0.001, model.visit_ms) for model in self.models]
         times += [("sustained_s", 0.0, model.sustained_s) for model in self.models]
-        for name, least_s, value in times:
-            if not isinstance(value, (int, float)) or not least_s <= value < math.inf:
-                raise runtime.MeasureError(f"{name} must be a number of at least {least_s}, got {value!r}")
+        for name, least_s, time_s in times:
+            if not isinstance(time_s, (int, float)) or not least_s <= time_s < math.inf:
+                raise runtime.MeasureError(f"{name} must be a number of at least {least_s}, got {time_s!r}")
         if self.provider not in runtime.PROVIDERS:
             raise runtime.MeasureError(f"provider must be one of {', '.join(runtime.PROVIDERS)}, got {self.provider!r}")
-        if not re.fullmatch(r"\d+(\.\d+)*", str(self.minimum_runtime)):
+        if not isinstance(self.minimum_runtime, str) or not re.fullmatch(r"\d+(\.\d+)*", self.minimum_runtime):
             raise runtime.MeasureError(f"minimum_runtime must be a version such as 1.14, got {self.minimum_runtime!r}")
         ids = [model.id for model in self.models]
         if not ids or len(set(ids)) < len(ids) or not all(isinstance(each, str) and each for each in ids):
@@ -146,7 +145,7 @@ def read_manifest(path: Path) -> Manifest:
             raise ValueError("another format_version")
         models = tuple(ModelFile(**{**model, "path": path.parent / model["path"]}) for model in fields.pop("models"))
         return Manifest(models=models, **fields)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise runtime.MeasureError(f"{path}: not a manifest of format {FORMAT_VERSION}: {error}") from None
 
 
@@ -207,8 +206,12 @@ class _Journal:
 
         deadline_s = time.monotonic() + _LOCK_PATIENCE_S
         while True:
-            with contextlib.suppress(BlockingIOError):
+            try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                pass
+            except OSError:  # some network file systems have no locks
                 return
             if time.monotonic() > deadline_s:
                 raise runtime.MeasureError(f"{self._file.name}: another process is measuring into this file")
@@ -227,7 +230,9 @@ class _Journal:
             self.runs_per_visit = {line["id"]: int(line["runs"]) for line in visits}
             self.sustained = {line["id"] for line in lines if line["kind"] == "sustained"}
             self.finished = any(line["kind"] == "end" for line in lines)
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            if any(time_ns <= 0 for rounds in self.visits.values() for time_ns in rounds.values()):
+                raise ValueError("a time that is not positive")
+        except (KeyError, TypeError, ValueError, RecursionError, ArithmeticError) as error:
             raise runtime.MeasureError(f"{name}: is damaged ({error}); remove it to start anew") from None
         if not same:
             raise runtime.MeasureError(f"{name}: holds results of another manifest; remove it or name another file")
@@ -272,7 +277,7 @@ def measure(manifest: Manifest, results: Path, report: Callable[[int, int], None
         OSError: the results file cannot be written.
     """
     found = runtime.load_runtime().__version__
-    if _version(found) < _version(manifest.minimum_runtime):
+    if runtime.version_of(found) < runtime.version_of(manifest.minimum_runtime):
         raise runtime.MeasureError(f"these models need onnxruntime >= {manifest.minimum_runtime}, here is {found}")
     with results.open("a+b") as file:
         journal = _Journal(file, manifest)
@@ -286,14 +291,10 @@ def measure(manifest: Manifest, results: Path, report: Callable[[int, int], None
         report(total, total)
 
 
-def _version(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", text)[:3]]
-
-
 def _groups(manifest: Manifest) -> list[list[int]]:
     """Return the positions of models that are loaded at the same time: all, unless memory is short."""
-    memory = runtime.memory_bytes()
-    room = memory * _MEMORY_SHARE if memory else math.inf
+    free = runtime.free_bytes()
+    room = free * _MEMORY_SHARE if free else math.inf
     everything = list(range(len(manifest.models)))
     if _loaded_bytes(manifest, everything) <= room:
         return [everything]

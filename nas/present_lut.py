@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.run import Run, run_option
+from nas.devices import parse_device
+from nas.run import Run, run_option, searchable
 from nas.terminal import print_json, print_table, say
 from predictors.latency import LatencyTable
 from predictors.quality import LatencyError
@@ -32,7 +33,10 @@ def table(run: Run, built: LatencyTable, path: Path, *, as_json: bool) -> None:
         return
     say(f"{len(built.blocks)} blocks measured on {built.device}: {path}")
     _quality(built)
-    say("Next: nas search --budget-ms 50%" + _device_option(built) + run_option(run.path))
+    if searchable(parse_device(built.device)):
+        say("Next: nas search --budget-ms 50%" + _device_option(built) + run_option(run.path))
+    else:
+        say(f"Next: nas lut show{_device_option(built)}{run_option(run.path)}")
 
 
 def kit(run: Run, record: KitRecord, out: Path, *, as_json: bool) -> None:
@@ -107,11 +111,12 @@ def checked(table: LatencyTable, result: TableCheck, *, as_json: bool) -> None:
     say(f"Noise floor (the same networks measured twice in the same run): {error.noise_floor_percent:.2f} %")
     say(
         f"With 95 % confidence, at least {error.within_5_percent_at_least:.1f} % of all networks are predicted "
-        f"within 5 %: that is what {error.networks} networks can prove."
+        f"within 5 % once the drift is taken out: that is what {error.networks} networks can prove."
     )
     words = {
         "kept": "The table keeps its promise.",
         "missed": f"The table misses its promise: {', '.join(error.shortfalls)}.",
+        "drifted": f"The device runs {result.drift_percent:+.1f} % slower than its table says; build it anew.",
         "too noisy": f"The machine is too noisy to tell: {', '.join(error.shortfalls)}, but measurements of the same "
         f"network disagree by {error.noise_floor_percent:.1f} % themselves. Stop what else runs and check again.",
     }
@@ -200,7 +205,8 @@ def _quality(built: LatencyTable) -> None:
     )
     say(f"Noise floor (the same networks measured twice in the same run): {built.error.noise_floor_percent:.2f} %")
     sustained = ", ".join(
-        f"{name} {each.ratio:.2f} times (within {each.mape_percent:.1f} %)" for name, each in built.sustained.items()
+        f"{name} {each.ratio:.2f} times (mean error {each.mape_percent:.1f} %)"
+        for name, each in built.sustained.items()
     )
     say(f"Running back to back, a network takes of its latency: {sustained}")
     flagged = [entry.noise_percent for entry in built.blocks if entry.noise_percent > _FLAGGED_PERCENT]

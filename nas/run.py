@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from nas import defaults
 from nas.block_cache import BlockCache
 from nas.data import ImageData, describe_data, load_data
-from nas.devices import Device, Fingerprint
+from nas.devices import Device, Fingerprint, KitDevice
 from nas.files import exclusive_lock, make_folder, read_document, write_atomic
 from nas.front import Front
 from nas.ledger import Ledger
@@ -171,9 +171,9 @@ class Run:
         """Return where a device's latency table is or will be."""
         return self.path / "luts" / f"{device.slug}.json"
 
-    def kit_path(self, device: Device) -> Path:
-        """Return where it is kept what a measurement kit for a device holds."""
-        return self.lut_path(device).with_suffix(".kit.json")
+    def kit_path(self, device: Device, manifest_hash: str) -> Path:
+        """Return where it is kept what one measurement kit for a device holds."""
+        return self.path / "luts" / f"{device.slug}-{manifest_hash[:8]}.kit.json"
 
     def kits(self) -> list[Path]:
         """Return what is kept of all kits that were made."""
@@ -240,6 +240,20 @@ class Run:
     def export_dir(self, architecture_id: str) -> Path:
         """Return the folder of one exported network."""
         return self.path / "exports" / architecture_id
+
+
+def searchable(device: Device) -> bool:
+    """Return whether networks found for a device are measured here as they are exported: in floats, one at a time."""
+    return not isinstance(device, KitDevice) and device.precision == "fp32" and device.batch == 1
+
+
+def require_searchable(device: Device) -> None:
+    """Raise `InputError` for a device whose tables can be built, shown and checked, but not searched for yet."""
+    if not searchable(device):
+        raise InputError(
+            f"networks are searched, exported and benched for devices of this machine, precision=fp32 and batch=1, not "
+            f"for {device.name}; its table serves `nas lut show` and the library"
+        )
 
 
 def require_same_images(data: ImageData, record: TrainingRecord) -> None:

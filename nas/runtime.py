@@ -41,12 +41,14 @@ class Provider:
     Attributes:
         options: provider options; ``{threads}`` stands for the number of threads.
         memory: where inputs and outputs lie while a model is timed.
+        minimum_runtime: the first ONNX Runtime that can be kept from giving nodes to the CPU.
     """
 
     name: str
     package: str = "onnxruntime"
     options: Mapping[str, str] = field(default_factory=dict)
     memory: str = "cpu"
+    minimum_runtime: str = "1.17"
 
     def options_for(self, threads: int) -> dict[str, str]:
         """Return the options with the number of threads filled in."""
@@ -54,7 +56,7 @@ class Provider:
 
 
 PROVIDERS = {
-    "cpu": Provider("CPUExecutionProvider"),
+    "cpu": Provider("CPUExecutionProvider", minimum_runtime="1.14"),
     "openvino": Provider(
         "OpenVINOExecutionProvider", "onnxruntime-openvino", {"device_type": "CPU", "num_of_threads": "{threads}"}
     ),
@@ -110,6 +112,10 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix, options.optimized_model_filepath = (str(path) for path in profile)
     with explained():
+        if version_of(runtime.__version__) < version_of(wanted.minimum_runtime):
+            raise MeasureError(
+                f"{wanted.name} needs onnxruntime >= {wanted.minimum_runtime}, not {runtime.__version__}"
+            )
         if wanted.name not in runtime.get_available_providers():
             raise MeasureError(f"onnxruntime {runtime.__version__} here has no {wanted.name}; see {wanted.package}")
         content = model if isinstance(model, bytes) else Path(model).read_bytes()
@@ -119,6 +125,11 @@ def open_session(
     if session.get_providers()[0] != wanted.name:
         raise MeasureError(f"asked for {wanted.name}, but the session runs on {session.get_providers()}")
     return session
+
+
+def version_of(text: str) -> list[int]:
+    """Return the first three numbers of a version."""
+    return [int(number) for number in re.findall(r"\d+", text)[:3]]
 
 
 def random_inputs(session: Any, rng: np.random.Generator) -> dict[str, Any]:
@@ -173,7 +184,7 @@ def describe_machine(threads: int, provider: str = "cpu") -> dict[str, Any]:
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "machine": platform.machine(),
-        "cpu_model": ", ".join(names) or platform.processor() or None,
+        "cpu_model": ", ".join(names) or _mac_processor() or platform.processor() or None,
         "isa_flags": sorted(flags.split()),
         "cores": os.cpu_count(),
         "affinity": sorted(affinity(0)) if affinity else None,
@@ -190,6 +201,13 @@ def describe_machine(threads: int, provider: str = "cpu") -> dict[str, Any]:
         "optimization_level": "all",
         "allow_spinning": True,
     }
+
+
+def _mac_processor() -> str | None:
+    if platform.system() != "Darwin":
+        return None
+    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 def conditions() -> dict[str, Any]:
@@ -210,6 +228,14 @@ def memory_bytes() -> int | None:
     """Return the memory of the machine."""
     found = re.search(r"MemTotal:\s+(\d+) kB", text_of("/proc/meminfo") or "")
     return int(found.group(1)) * 1024 if found else None
+
+
+def free_bytes() -> float | None:
+    """Return how much memory there is to use: what the system calls available, within the container's limit."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", text_of("/proc/meminfo") or "")
+    limit = text_of("/sys/fs/cgroup/memory.max") or text_of("/sys/fs/cgroup/memory/memory.limit_in_bytes") or ""
+    amounts = [int(found.group(1)) * 1024] if found else []
+    return min(amounts + ([int(limit)] if limit.isdigit() else []), default=None)
 
 
 def text_of(path: str) -> str | None:
@@ -242,7 +268,9 @@ def _quota_of(group: Path) -> float | None:
 def probe_runtime() -> None:
     """Import the runtime in a process that may die: some builds hold instructions that a processor lacks."""
     os.environ[_NO_TELEMETRY] = "1"
-    done = subprocess.run([sys.executable, "-c", "import onnxruntime"], stderr=subprocess.PIPE, check=False)
+    # Without the working directory, whose files would be imported in place of packages of the same names.
+    command = [sys.executable, "-c", "import sys; sys.path.pop(0); import onnxruntime"]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "it said nothing"
         ending = f"ended by signal {-done.returncode}" if done.returncode < 0 else words

@@ -72,20 +72,23 @@ class CalibratedCost:
         values: latency of each of ``space.blocks``, ms.
         calibration: how they add up.
         precision: in which weights and activations are counted.
+        batch: images at a time.
     """
 
-    def __init__(self, space: NetworkSpace, values: Values, calibration: Calibration, precision: str) -> None:
+    def __init__(
+        self, space: NetworkSpace, values: Values, calibration: Calibration, precision: str, batch: int = 1
+    ) -> None:
         factors = dict(calibration.factors)
         constant, price = factors.pop(_CONSTANT, 0.0), factors.pop(_OVERFLOW, 0.0)
         calibrated = np.zeros(len(space.blocks))
         for name, factor in factors.items():
-            calibrated += factor * feature(name, space.blocks, values, precision)
+            calibrated += factor * feature(name, space.blocks, values, precision, batch)
         self.space = space
         self.block_values: Values = calibrated
         self._within = AdditiveCost(space, calibrated, constant)
         self._beyond = self._within
         if calibration.capacity_mb is not None:
-            touched = calibrated + price * feature("touched_mb", space.blocks, values, precision)
+            touched = calibrated + price * feature("touched_mb", space.blocks, values, precision, batch)
             self._beyond = AdditiveCost(space, touched, constant - price * calibration.capacity_mb)
 
     def predict(self, genomes: Genomes) -> Values:
@@ -114,7 +117,12 @@ class CalibratedCost:
 
 
 def calibrate(
-    space: NetworkSpace, values: Values, genomes: Genomes, measured_ms: Values, precision: str = "fp32"
+    space: NetworkSpace,
+    values: Values,
+    genomes: Genomes,
+    measured_ms: Values,
+    precision: str = "fp32",
+    batch: int = 1,
 ) -> Calibration:
     """Fit the map from block sums to whole networks, choosing explanation, capacity and ridge by cross-validation.
 
@@ -124,10 +132,11 @@ def calibrate(
         genomes: calibration networks, ``int16[n, n_genes]``.
         measured_ms: their measured latency, ``float64[n]``.
         precision: in which the blocks' weights and activations are counted.
+        batch: images at a time.
     """
     names = {model: _features_of(model, space.blocks) for model in _MODELS}
     sums = {
-        name: AdditiveCost(space, feature(name, space.blocks, values, precision)).predict(genomes) / measured_ms
+        name: AdditiveCost(space, feature(name, space.blocks, values, precision, batch)).predict(genomes) / measured_ms
         for name in sorted({"touched_mb", *(name for each in names.values() for name in each)} - {_CONSTANT})
     }
     sums[_CONSTANT] = 1.0 / measured_ms
@@ -155,7 +164,7 @@ def calibrate(
     )
 
 
-def feature(name: str, blocks: Sequence[BlockSpec], values: Values, precision: str) -> Values:
+def feature(name: str, blocks: Sequence[BlockSpec], values: Values, precision: str, batch: int = 1) -> Values:
     """Return a feature of every block, ``float64[n_blocks]``.
 
     ``time`` is its latency in ms, ``time:FAMILY`` and ``time@SIDE`` the same for blocks of one family, or on maps of
@@ -172,7 +181,7 @@ def feature(name: str, blocks: Sequence[BlockSpec], values: Values, precision: s
     if name == "mmacs":
         return np.array([block.macs() / 1e6 for block in blocks])
     if name in ("weights_mb", "touched_mb"):
-        written = _ELEMENT_BYTES[precision] if name == "touched_mb" else 0
+        written = batch * _ELEMENT_BYTES[precision] if name == "touched_mb" else 0
         return np.array([(block.weight_bytes(precision) + written * block.activations()) / 1e6 for block in blocks])
     family, side = name.partition(":")[2], name.partition("@")[2]
     return np.where([_belongs(block, family, side) for block in blocks], values, 0.0)

@@ -130,7 +130,7 @@ class LatencyPredictor(CalibratedCost):
             )
         values = block_values(space, {entry.block: entry.latency_ms for entry in table.blocks})
         self._held_out = space.check([network.genes for network in table.held_out])
-        super().__init__(space, values, table.calibration, table.precision)
+        super().__init__(space, values, table.calibration, table.precision, table.batch)
         if not (self.predict(self._held_out) > 0.0).all() or self.cheapest()[0] <= 0.0:
             raise InputError(f"the table of device {table.device!r} predicts latencies that are not positive")
         self.table = table

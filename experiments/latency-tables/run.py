@@ -3,7 +3,8 @@
     python experiments/latency-tables/run.py [PART...]
     python experiments/latency-tables/run.py --work DIR ...   # where models are kept between parts
 
-Needs an idle machine for about half an hour. A part whose table is there is left as it is.
+Needs an idle machine for about half an hour; set OMP_NUM_THREADS=1 for the speed of one core. A part whose table is
+there is left as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import functools
 import itertools
 import sys
 import time
+import timeit
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,8 +40,10 @@ from nas.kit import tiled  # noqa: E402
 from nas.lut import build_lut  # noqa: E402
 from nas.lut_plan import ROUNDS, network_models  # noqa: E402
 from predictors.additive import AdditiveCost  # noqa: E402
+from predictors.calibration import CalibratedCost, Calibration  # noqa: E402
 from predictors.latency import LatencyPredictor, truth_ms  # noqa: E402
 from predictors.transfer import spread_over, transferred  # noqa: E402
+from search_spaces.catalogue import SPACES as CATALOGUE  # noqa: E402
 from search_spaces.catalogue import find_space  # noqa: E402
 
 CHANNELS, CLASSES, SEED, HELD_OUT = 3, 10, 0, 100
@@ -47,6 +51,7 @@ SPACES = ("tiny", "cifar", "mobile")
 DEVICES = ("cpu", "cpu:precision=int8")
 TRANSFER_NETWORKS = (10, 20, 40)
 TILED_NETWORKS = 20
+MILLION = 10**6
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,8 @@ def tiling(study: Study) -> None:
     for space_name in SPACES:
         space, device = find_space(space_name, channels=CHANNELS, classes=CLASSES), parse_device("cpu")
         cache = BlockCache(study.work / "blocks")
+        make_folder(cache.directory)
+        cache.fill(space.blocks)
         genomes = space.sample(TILED_NETWORKS, np.random.default_rng(SEED))
         specs = {f"{space_name}-{number}": space.lower(genome) for number, genome in enumerate(genomes)}
         files = network_models(specs, cache, folder, "fp32")
@@ -205,6 +212,30 @@ def tiling(study: Study) -> None:
                 }
             )
     save_table(RESULTS, pd.DataFrame(rows), "tiling")
+    print(pd.DataFrame(rows).to_string(index=False), flush=True)
+
+
+def speed(study: Study) -> None:
+    """Time predictions of a million networks of every named space, with a price for memory, on one core."""
+    del study
+    rows = []
+    for name in CATALOGUE:
+        space = find_space(name, channels=CHANNELS, classes=CLASSES)
+        rng = np.random.default_rng(SEED)
+        genomes = space.sample(MILLION, rng)
+        fitted = Calibration(
+            model="context",
+            strength=0.0,
+            capacity_mb=1.0,
+            factors={"time": 1.0, "constant": 0.1, "overflow_mb": 0.01},
+            cross_validated_mape_percent={"context": 0.0},
+        )
+        cost = CalibratedCost(space, rng.uniform(0.01, 0.1, len(space.blocks)), fitted, "fp32")
+        seconds = min(timeit.repeat(functools.partial(cost.predict, genomes), number=1, repeat=5))
+        rows.append(
+            {"space": name, "blocks": len(space.blocks), "slots": len(space.slots), "per_second": MILLION / seconds}
+        )
+    save_table(RESULTS, pd.DataFrame(rows), "speed")
     print(pd.DataFrame(rows).to_string(index=False), flush=True)
 
 
@@ -239,7 +270,12 @@ PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
     )
     for device in DEVICES
     for space in SPACES
-} | {"transfer": ("transfer.csv", transfer), "tiling": ("tiling.csv", tiling), "figure": ("latency-tables.png", draw)}
+} | {
+    "transfer": ("transfer.csv", transfer),
+    "tiling": ("tiling.csv", tiling),
+    "speed": ("speed.csv", speed),
+    "figure": ("latency-tables.png", draw),
+}
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ class KitDevice:
     """Another machine, known by a name that its owner gives it.
 
     Attributes:
-        target: that name: letters, digits and hyphens.
+        target: that name: letters and digits.
         provider: execution provider there, a key of `nas.runtime.PROVIDERS`.
         threads: threads inside an operator.
         precision: arithmetic of the networks of its table.
@@ -38,8 +38,9 @@ class KitDevice:
 
     def __post_init__(self) -> None:
         require_counts(self.threads, self.batch)
-        if not re.fullmatch(r"[A-Za-z0-9-]{0,64}", self.target):
-            raise InputError(f"the name of a device is up to 64 letters, digits and hyphens, got {self.target!r}")
+        # No hyphens, so that the file of one device is never that of another with other options.
+        if not re.fullmatch(r"[A-Za-z0-9]{0,64}", self.target):
+            raise InputError(f"the name of a device is up to 64 letters and digits, got {self.target!r}")
         if self.provider not in PROVIDERS:
             raise unknown_name("provider", self.provider, PROVIDERS)
 

@@ -72,7 +72,7 @@ class LocalDevice:
 
         try:
             runtime.open_session(pointwise(8, 8).SerializeToString(), self.threads, self.provider)
-        except runtime.MeasureError as error:
+        except (runtime.MeasureError, ImportError) as error:
             return str(error)
         return None
 
@@ -124,8 +124,8 @@ def _run_core(manifest: Path, results: Path, progress: Progress) -> None:
         InputError: the core refused a model or the results file.
         MachineError: the core failed or was killed.
     """
-    # -P keeps the script's folder, which is our package, from shadowing top-level modules of the same names.
-    command = [sys.executable, "-P", str(core.__file__), str(manifest.resolve()), str(results.resolve())]
+    # -P keeps files of the working directory from shadowing modules of the same names.
+    command = [sys.executable, "-P", "-m", core.__name__, str(manifest.resolve()), str(results.resolve())]
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as process,

@@ -21,9 +21,12 @@ from search_spaces.documents import content_hash, decode, document
 from search_spaces.errors import InputError
 
 _NS_PER_MS = 1e6
-_Ns = Annotated[int, Field(gt=0)]
-_Runs = Annotated[int, Field(ge=MIN_RUNS)]
-_Round = Annotated[int, Field(ge=0)]
+_MOST = 10**15
+"""A run of eleven days in nanoseconds: whatever is larger was not measured, and would overflow what is fitted to it."""
+_MOST_BYTES = 2**29
+_Ns = Annotated[int, Field(gt=0, le=_MOST)]
+_Runs = Annotated[int, Field(ge=MIN_RUNS, le=_MOST)]
+_Round = Annotated[int, Field(ge=0, le=_MOST)]
 
 
 @document
@@ -151,7 +154,9 @@ class Results:
             self.sustained | other.sustained,
             self.conditions | other.conditions,
         )
-        if _repeats((start, line.id, line.round) for start, line in both.visits):
+        if _repeats((start, line.id, line.round) for start, line in both.visits) or _repeats(
+            (start, line.id) for start, line in both.sustained
+        ):
             raise InputError("the results contradict each other: two figures for the same visit")
         return both
 
@@ -172,7 +177,7 @@ class Results:
             sustained.setdefault(long.id, long)
         strange = (visits.keys() | sustained.keys()) - {model.id for model in manifest.models}
         if strange:
-            raise InputError(f"holds results for {min(strange)}, which the manifest does not ask for")
+            raise InputError(f"holds results for {min(strange)[:80]!r}, which the manifest does not ask for")
         lacking = [
             model.id
             for model in manifest.models
@@ -196,7 +201,7 @@ class Results:
             [value for now in after if (value := getattr(now, name)) is not None]
             for name in ("load", "temperature_c", "clock_mhz")
         )
-        earliest = min(before, key=lambda now: now.time_unix_s)
+        earliest = min(before, key=lambda now: (now.time_unix_s, str(now)))
         pythons, numpys = zip(*((python, numpy) for _, _, python, numpy in self.starts), strict=True)
         return Conditions(
             python=", ".join(sorted(set(pythons))),
@@ -236,6 +241,8 @@ def parse_results(path: Path) -> Results:
         InputError: the file is missing, damaged or contradicts itself.
     """
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise InputError(f"{path}: is larger than any results file")
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None

@@ -19,7 +19,7 @@ from tests.nas.small_models import conv, saved
 SCRIPT = Path(core.__file__)
 CORE = (SCRIPT, Path(runtime.__file__))
 """What is shipped to other devices."""
-COMMAND = [sys.executable, "-P", str(SCRIPT)]
+COMMAND = [sys.executable, "-P", "-m", core.__name__]
 ROUNDS = 4
 
 

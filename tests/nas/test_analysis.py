@@ -100,8 +100,10 @@ def test_what_cannot_be_analysed_is_refused(tmp_path: Path) -> None:
     bad.write_bytes(unknown_operator().SerializeToString())
     with pytest.raises(InputError, match=r"bad\.onnx"):
         analyze(bad, device=CPU)
-    with pytest.raises(InputError, match="CPU provider alone"):
+    with pytest.raises(InputError, match="CPU provider alone, with one thread"):
         analyze(bad, device=LocalDevice("openvino"))
+    with pytest.raises(InputError, match="one thread"):
+        analyze(bad, device=LocalDevice("cpu", threads=2))
 
 
 def test_profiling_changes_no_result(tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ def test_a_kit_holds_the_core_itself_and_whole_models(kit: Kit) -> None:
     folder, record, _ = kit
     for file in CORE:
         assert (folder / "there" / file.name).read_bytes() == file.read_bytes()
+    # Even where this package is installed, the files that were shipped are the ones that run.
+    (folder / "there" / "probe.py").write_text("import measure; print(measure.runtime.__file__)")
+    found = subprocess.run(
+        [sys.executable, "probe.py"], cwd=folder / "there", capture_output=True, text=True, check=True
+    )
+    assert Path(found.stdout.strip()).resolve() == (folder / "there" / "runtime.py").resolve()
     manifest = read_manifest(folder / "there" / "manifest.json")
     assert manifest.hash == record.manifest.hash
     for model in manifest.models:
@@ -131,6 +137,39 @@ def test_results_of_another_run_are_refused(kit: Kit, results: Path, tmp_path: P
     write_atomic(tmp_path / "other.kit.json", pretty_json(other))
     with pytest.raises(InputError, match="not of a kit"):
         kit_results([results], [tmp_path / "other.kit.json"])
+
+
+def test_results_that_leave_no_time_for_some_network_are_refused(kit: Kit, results: Path, tmp_path: Path) -> None:
+    folder, record, space = kit
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "visit" and line["id"].startswith("chain"):
+            line |= {"min_ns": 10**9, "median_ns": 10**9, "p90_ns": 10**9}
+    forged = tmp_path / "forged.jsonl"
+    forged.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, measured = kit_results([forged], [folder / "board.kit.json"])
+    with pytest.raises(InputError, match="contradict each other"):
+        table_of(record.plan, space, measured)
+
+
+def test_results_measured_otherwise_than_the_kit_says_are_refused(kit: Kit, results: Path, tmp_path: Path) -> None:
+    first, *rest = results.read_text().splitlines(keepends=True)
+    start = json.loads(first)
+    start["fingerprint"] |= {"provider": "OpenVINOExecutionProvider", "threads": 4}
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps(start) + "\n" + "".join(rest))
+    with pytest.raises(InputError, match="OpenVINOExecutionProvider and 4 threads, not as the kit says"):
+        kit_results([other], [kit[0] / "board.kit.json"])
+
+
+def test_a_record_that_cannot_be_read_does_not_stand_in_the_way_of_others(
+    kit: Kit, results: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.kit.json"
+    broken.write_text("{}")
+    assert kit_results([results], [broken, kit[0] / "board.kit.json"])[0] == kit[1]
+    with pytest.raises(InputError, match=r"not of a kit that this run made \(nor could one be read: .*broken"):
+        kit_results([results], [broken])
 
 
 def test_results_that_are_not_complete_say_how_to_go_on(kit: Kit, results: Path, tmp_path: Path) -> None:
@@ -216,11 +255,13 @@ def test_merging_keeps_every_visit(attempts: tuple[Manifest, list[Path]]) -> Non
         )
 
 
-def test_files_that_contradict_each_other_are_refused(attempts: tuple[Manifest, list[Path]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "field"), [("visit", "min_ns"), ("sustained", "mean_ns")])
+def test_files_that_contradict_each_other_are_refused(
+    attempts: tuple[Manifest, list[Path]], tmp_path: Path, kind: str, field: str
+) -> None:
     _, paths = attempts
     lines = [json.loads(line) for line in paths[0].read_text().splitlines()]
-    visit = next(line for line in lines if line["kind"] == "visit")
-    visit["min_ns"] -= 1
+    next(line for line in lines if line["kind"] == kind)[field] -= 1
     forged = tmp_path / "forged.jsonl"
     forged.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(InputError, match="two figures for the same visit"):

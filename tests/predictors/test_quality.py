@@ -53,6 +53,12 @@ def test_a_table_that_keeps_its_promises_falls_short_of_nothing() -> None:
     )
     assert not error_of().too_noisy
     assert error_of(noise_floor_percent=1.6).too_noisy
+    assert not error_of(noise_floor_percent=1.6, mape_percent=60.0).too_noisy, "noise is no excuse for anything"
+
+
+def test_a_constant_ranks_nothing() -> None:
+    same = values(1.0, 1.0, 1.0)
+    assert latency_error(same, same, same, same).spearman == 0.0
 
 
 def test_what_a_hundred_networks_prove_is_the_exact_binomial_bound() -> None:
