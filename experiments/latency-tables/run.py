@@ -252,7 +252,7 @@ def draw(study: Study) -> None:
             axis.axhspan(-5, 5, color="#e8eef4", zorder=0)
             axis.axhline(0, color="#9aa5b1", lw=0.8)
             axis.plot(networks["measured_ms"], relative, "o", ms=3, color="#0b5fa5")
-            axis.set(xscale="log", ylim=(-16, 16), title=f"{space}, {device}: MAPE {errors['mape_percent']:.2f} %")
+            axis.set(ylim=(-16, 16), title=f"{space}, {device}: MAPE {errors['mape_percent']:.2f} %")
             axis.text(
                 0.02, 0.03, f"noise floor {errors['noise_floor_percent']:.2f} %", transform=axis.transAxes, fontsize=9
             )
