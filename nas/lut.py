@@ -98,11 +98,11 @@ def table_models(
     """Write all models of a table into a folder, and say how each is to be measured."""
     blocks = block_models(space, cache, folder, plan.precision, progress)
     genomes = space.check([*plan.calibration, *plan.held_out])
-    specs = {_network_id(number): space.lower(genome) for number, genome in enumerate(genomes)}
+    specs = {network_id(number): space.lower(genome) for number, genome in enumerate(genomes)}
     networks = network_models(specs, cache, folder, plan.precision, progress)
     calibration, held_out = networks[: len(plan.calibration)], networks[len(plan.calibration) :]
     # The same files twice: a second session is an independent measurement of the same network.
-    again = [replace(file, id=_again(file.id)) for file in held_out[:REPEATED_NETWORKS]]
+    again = [replace(file, id=again_id(file.id)) for file in held_out[:REPEATED_NETWORKS]]
     return [*blocks, *(replace(file, sustained_s=SUSTAINED_S) for file in calibration), *held_out, *again]
 
 
@@ -180,11 +180,12 @@ def measure_networks(
     return run.measurements
 
 
-def _network_id(number: int) -> str:
+def network_id(number: int) -> str:
+    """Return the id of a whole network's model."""
     return f"network-{number}"
 
 
-def _again(name: str) -> str:
+def again_id(name: str) -> str:
     """Return the id of a model's second session."""
     return f"{name}-again"
 
@@ -192,8 +193,8 @@ def _again(name: str) -> str:
 def _measured(genomes: Genomes, by_id: Mapping[str, Measurement], *, start: int) -> list[MeasuredNetwork]:
     networks = []
     for number, genome in enumerate(genomes, start=start):
-        name = _network_id(number)
-        again = by_id.get(_again(name))
+        name = network_id(number)
+        again = by_id.get(again_id(name))
         networks.append(
             MeasuredNetwork(
                 genes=tuple(int(gene) for gene in genome),
@@ -205,7 +206,7 @@ def _measured(genomes: Genomes, by_id: Mapping[str, Measurement], *, start: int)
 
 
 def _sustained(n: int, by_id: Mapping[str, Measurement]) -> dict[Percentile, SustainedRatio]:
-    networks = [by_id[_network_id(number)] for number in range(n)]
+    networks = [by_id[network_id(number)] for number in range(n)]
     runs = [(each.latency_ms, each.sustained.p50_ms, each.sustained.p90_ms) for each in networks if each.sustained]
     latency_ms, p50_ms, p90_ms = np.array(runs, dtype=np.float64).reshape(-1, 3).T
     return {"p50": sustained_ratio(latency_ms, p50_ms), "p90": sustained_ratio(latency_ms, p90_ms)}

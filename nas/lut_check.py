@@ -9,7 +9,7 @@ import numpy as np
 
 from nas.block_cache import BlockCache
 from nas.devices import Device
-from nas.lut import network_error
+from nas.lut import again_id, network_error, network_id
 from nas.lut_plan import REPEATED_NETWORKS, ROUNDS, held_out_sample, network_models
 from nas.progress import Progress, no_progress
 from predictors.latency import LatencyPredictor, MeasuredNetwork, truth_ms
@@ -93,9 +93,9 @@ def check_lut(
     if len(fresh) < networks:
         raise InputError(f"space {space.name!r} has too few networks for {networks} that the table does not know")
     old = known[: len(table.calibration_networks)]
-    specs = {f"network-{number}": space.lower(genome) for number, genome in enumerate(np.concatenate([fresh, old]))}
+    specs = {network_id(number): space.lower(genome) for number, genome in enumerate(np.concatenate([fresh, old]))}
     files = network_models(specs, cache, work_dir, table.precision)
-    again = [replace(file, id=f"{file.id}-again") for file in files[: min(len(fresh), REPEATED_NETWORKS)]]
+    again = [replace(file, id=again_id(file.id)) for file in files[: min(len(fresh), REPEATED_NETWORKS)]]
     run = device.measure([*files, *again], rounds=ROUNDS, seed=seed, work_dir=work_dir / "measuring", progress=progress)
     latency_ms = [measurement.latency_ms for measurement in run.measurements]
     first, now, second = latency_ms[: len(fresh)], latency_ms[len(fresh) : len(files)], latency_ms[len(files) :]

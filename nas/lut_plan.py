@@ -24,7 +24,7 @@ from nas.progress import Progress, no_progress
 from nas.quantization import quantized
 from nas.stitch import pointwise, stitch
 from predictors.additive import AdditiveCost
-from predictors.balanced import sample_balanced
+from predictors.balanced import evenly_spaced, sample_balanced
 from predictors.latency import BlockLatency
 from search_spaces.documents import document
 from search_spaces.errors import InputError
@@ -121,13 +121,7 @@ def calibration_sample(space: NetworkSpace, rng: np.random.Generator) -> Genomes
     macs = AdditiveCost.of(space, lambda block: block.macs())
     ends = np.stack([macs.cheapest()[1], macs.dearest()[1]])
     pool = space.unique(np.concatenate([sample_balanced(macs, _POOL, rng), ends]))
-    size = np.log(macs.predict(pool))
-    distance = np.abs(size[None] - np.linspace(size.min(), size.max(), SPANNING_NETWORKS)[:, None])
-    chosen: list[int] = []
-    for row in distance:
-        row[chosen] = np.inf  # each network once
-        chosen.append(int(row.argmin()))
-    spanning = pool[chosen]
+    spanning = pool[evenly_spaced(macs.predict(pool), SPANNING_NETWORKS)]
     random = _fresh(space.sample(_POOL, rng), space, spanning)[: CALIBRATION_NETWORKS - SPANNING_NETWORKS]
     both = np.concatenate([spanning, random])
     return both[np.argsort(macs.predict(both), kind="stable")]

@@ -9,6 +9,8 @@ from predictors.additive import AdditiveCost
 from search_spaces.errors import InputError
 from search_spaces.space import Genomes, SearchSpace
 
+Values = npt.NDArray[np.float64]
+
 _TILT = 6.0
 _DRAWS_PER_NETWORK = 20
 _ROUNDS = 20
@@ -51,6 +53,22 @@ def sample_balanced(cost: AdditiveCost, n: int, rng: np.random.Generator, *, bin
             break
     first = np.lexsort((rng.random(len(found)), rank))[:n]
     chosen: Genomes = found[rng.permutation(first)]
+    return chosen
+
+
+def evenly_spaced(cost: Values, n: int) -> list[int]:
+    """Return the positions of distinct values at about equal distances on a logarithm, both ends among them.
+
+    Args:
+        cost: positive, ``float64[m]``, with m of at least n.
+        n: how many.
+    """
+    size = np.log(cost)
+    distance = np.abs(size[None] - np.linspace(size.min(), size.max(), n)[:, None])
+    chosen: list[int] = []
+    for row in distance:
+        row[chosen] = np.inf  # each once
+        chosen.append(int(row.argmin()))
     return chosen
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from predictors.balanced import evenly_spaced
 from predictors.calibration import CalibratedCost, calibrate
 from predictors.latency import LatencyPredictor
 from search_spaces.errors import InputError
@@ -36,10 +37,4 @@ def transferred(source: LatencyPredictor, genomes: Genomes, measured_ms: Values,
 
 def spread_over(source: LatencyPredictor, pool: Genomes, n: int) -> Genomes:
     """Return networks of a pool at equal distances on the logarithm of a device's predicted latency."""
-    size = np.log(source.predict(pool))
-    distance = np.abs(size[None] - np.linspace(size.min(), size.max(), n)[:, None])
-    chosen: list[int] = []
-    for row in distance:
-        row[chosen] = np.inf
-        chosen.append(int(row.argmin()))
-    return pool[chosen]
+    return pool[evenly_spaced(source.predict(pool), n)]
