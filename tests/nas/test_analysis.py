@@ -75,6 +75,7 @@ def test_foreign_models_are_analysed_and_keep_to_their_bounds(shared_data: Path,
     assert sum(layer.macs for layer in found.layers) / 1e6 == pytest.approx(PUBLISHED_MMACS[name], rel=0.15)
 
 
+@pytest.mark.slow
 def test_quantised_layers_are_held_against_the_rate_of_integers(tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
     inferred = onnx.shape_inference.infer_shapes(two_layers())

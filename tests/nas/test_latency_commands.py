@@ -65,6 +65,7 @@ def lut_device() -> Any:
     return DEVICES["cpu"]()
 
 
+@pytest.mark.slow
 @pytest.mark.device
 def test_a_table_is_checked_against_networks_it_has_never_seen(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[TableCheck] = []
@@ -90,6 +91,7 @@ def test_a_table_is_checked_against_networks_it_has_never_seen(copied: Path, mon
     assert check.error.spearman > 0.8
 
 
+@pytest.mark.slow
 def test_a_kit_is_made_measured_elsewhere_and_taken_back(
     copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +156,7 @@ def test_what_would_promise_another_files_latency_is_refused(
     assert f"precision=fp32 and batch=1, not for {device}" in error
 
 
+@pytest.mark.slow
 def test_a_measurement_that_was_refused_is_not_taken_up_again(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (copied / "luts" / "cpu.json").read_bytes()
     monkeypatch.setattr(lut, "UNUSABLE_PERCENT", -1.0)
