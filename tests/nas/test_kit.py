@@ -96,9 +96,9 @@ def test_tiled_weights_keep_shapes_and_types_and_compress(tmp_path: Path) -> Non
     small = tiled(model)
     before, after = (onnx.numpy_helper.to_array(each.graph.initializer[0]) for each in (model, small))
     assert (before.shape, before.dtype) == (after.shape, after.dtype)
-    assert np.array_equal(before.ravel()[:4096], after.ravel()[:4096])
+    assert np.array_equal(before.ravel()[:251], after.ravel()[:251])
     assert not np.array_equal(before, after)
-    for each, least, most in ((model, 0.8, 1.0), (small, 0.0, 0.3)):
+    for each, least, most in ((model, 0.8, 1.0), (small, 0.0, 0.05)):
         path = tmp_path / "model.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("model", each.SerializeToString())
