@@ -9,7 +9,7 @@ import typer
 
 from nas import defaults
 from nas.options import DataOption, DeviceOption, JsonOption, RunOption, SeedOption, SpaceOption
-from nas.progress import progress_bar
+from nas.progress import progress_bar, progress_bars
 from nas.terminal import command_group
 from search_spaces.errors import CheckError, InputError
 
@@ -73,10 +73,7 @@ def _measure_here(opened: Run, target: Device, *, seed: int, as_json: bool) -> N
     cache = _filled_cache(opened, target.batch, quiet=as_json)
     opened.fix()
     work_dir = path.with_suffix(".work")
-    with (
-        progress_bar("preparing models", quiet=as_json) as preparing,
-        progress_bar("measuring", quiet=as_json) as progress,
-    ):
+    with progress_bars("preparing models", "measuring", quiet=as_json) as (preparing, progress):
         table = build_lut(
             opened.space, cache, target, work_dir=work_dir, seed=seed, preparing=preparing, progress=progress
         )
@@ -105,8 +102,7 @@ def _make_kit(opened: Run, target: KitDevice, name: str | None, out: Path | None
     opened.fix()
     with (
         tempfile.TemporaryDirectory(prefix="nas-kit-") as folder,
-        progress_bar("preparing models", quiet=as_json) as preparing,
-        progress_bar("packing", quiet=as_json) as progress,
+        progress_bars("preparing models", "packing", quiet=as_json) as (preparing, progress),
     ):
         record = write_kit(
             plan, opened.space, cache, target, out, work_dir=Path(folder), preparing=preparing, progress=progress

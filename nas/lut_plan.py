@@ -99,6 +99,11 @@ def plan_table(space: NetworkSpace, device: Device, *, seed: int, held_out: int 
         )
     calibration = calibration_sample(space, np.random.default_rng([seed, 0]))
     testing = held_out_sample(space, n_held_out, np.random.default_rng([seed, 1]), exclude=calibration)
+    if len(calibration) < CALIBRATION_NETWORKS or len(testing) < n_held_out:
+        raise InputError(
+            f"space {space.name!r} has {space.count()} networks, too few to find {CALIBRATION_NETWORKS} to calibrate "
+            f"on and {n_held_out} others at random; offer more, or give another --seed"
+        )
     return TablePlan(
         format_version=TablePlan.CURRENT_VERSION,
         device=device.name,

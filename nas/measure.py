@@ -10,12 +10,11 @@ Manifest: ``{"format_version": 1, "models": [{"id", "path", "sha256", "visit_ms"
 its folder.
 
 Protocol: all models are loaded and warmed up; then, in each of `rounds` rounds, every model is visited once in a
-freshly shuffled order. A visit runs the model back to back for about its `visit_ms` and times every run; the
-first runs warm the caches. The rounds are
-spread over at least `spread_s` by pauses. Models whose even and odd rounds disagree get up to as many rounds more.
-Last, each model runs back to back for its `sustained_s`. Interleaving is what makes figures repeatable:
-a disturbance hits one round of all models, not all rounds of one. A model's figure is the lower quartile of its rounds'
-minima. Where memory is short, models go in groups.
+freshly shuffled order. A visit runs the model back to back for about its `visit_ms` and times every run; the first runs
+warm the caches. The rounds are spread over at least `spread_s` by pauses. Models whose even and odd rounds disagree get
+up to as many rounds more. Last, each model runs back to back for its `sustained_s`. Interleaving is what makes figures
+repeatable: a disturbance hits one round of all models, not all rounds of one. A model's figure is the lower quartile of
+its rounds' minima. Where memory is short, models go in groups.
 
 Results: one JSON object per line, only ever appended. ``start`` identifies machine and manifest, ``visit`` is one
 (round, model), ``round`` tells load and clock after a round, ``sustained`` is one model's long run, ``end`` closes the

@@ -8,7 +8,6 @@ OPSET = 18
 """The lowest that the exporter writes; ONNX Runtime reads it since 1.14."""
 IR_VERSION = 8
 """The one that came with that opset, so that old runtimes accept the file."""
-MINIMUM_RUNTIME = "1.14"
 INPUT, OUTPUT = "input", "output"
 
 

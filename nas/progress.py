@@ -21,13 +21,20 @@ def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Progress]:
         title: what is being done, in the present participle.
         quiet: show nothing even on a terminal.
     """
+    with progress_bars(title, quiet=quiet) as (progress,):
+        yield progress
+
+
+@contextmanager
+def progress_bars(*titles: str, quiet: bool = False) -> Iterator[tuple[Progress, ...]]:
+    """Show the bars of several stages in one display, each from its first report on; the first one at once."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield no_progress
+        yield (no_progress,) * len(titles)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -37,9 +44,14 @@ def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=console) as bar:
-        task = bar.add_task(title, total=None)
 
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+        def stage(position: int, title: str) -> Progress:
+            task = bar.add_task(title, total=None, start=position == 0, visible=position == 0)
 
-        yield update
+            def update(done: int, total: int) -> None:
+                bar.start_task(task)
+                bar.update(task, completed=done, total=total, visible=True)
+
+            return update
+
+        yield tuple(stage(position, title) for position, title in enumerate(titles))

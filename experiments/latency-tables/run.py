@@ -281,7 +281,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
 def main() -> None:
     """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=HERE / "work", help="Where models are kept.")
+    parser.add_argument("--work", type=Path, default=HERE / "runs", help="Where models are kept.")
     run_parts(PARTS, RESULTS, parser, lambda arguments: Study(arguments.work))
 
 

@@ -148,11 +148,6 @@ class Measurement:
     sustained: Sustained | None = None
 
     @property
-    def min_ms(self) -> float:
-        """The fastest run of all."""
-        return min(self.rounds_ms)
-
-    @property
     def latency_ms(self) -> float:
         """The lower quartile of the rounds: the one figure that everything else in the toolkit uses."""
         return lower_quartile(self.rounds_ms)

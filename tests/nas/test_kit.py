@@ -84,6 +84,18 @@ def test_a_kit_holds_the_core_itself_and_whole_models(kit: Kit) -> None:
     assert "python measure.py" in (folder / "there" / "README.txt").read_text()
 
 
+def test_a_space_in_which_too_few_networks_are_found_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("CALIBRATION_NETWORKS", 40),
+        ("SPANNING_NETWORKS", 2),
+        ("HELD_OUT_NETWORKS", 8),
+        ("_POOL", 30),
+    ):
+        monkeypatch.setattr(lut_plan, name, value)
+    with pytest.raises(InputError, match="too few to find 40 to calibrate on and 8 others"):
+        plan_table(micro(), BOARD, seed=0)
+
+
 def test_equal_kits_are_equal_archives(kit: Kit, tmp_path: Path) -> None:
     again, _, _ = make_kit(tmp_path)
     assert (again / "kit.zip").read_bytes() == (kit[0] / "kit.zip").read_bytes()

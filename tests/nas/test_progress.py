@@ -51,6 +51,26 @@ def test_a_terminal_shows_what_is_done_and_how_far_it_is() -> None:
     assert "7/7" in shown
 
 
+STAGES = """
+from nas.progress import progress_bars
+
+with progress_bars("preparing", "measuring", "never begun") as (preparing, measuring, _):
+    preparing(3, 3)
+    measuring(5, 5)
+"""
+
+
+def test_stages_share_a_display_and_are_shown_once_they_begin() -> None:
+    code, _, shown = on_a_terminal(sys.executable, "-c", STAGES)
+    assert code == 0
+    last = shown.rstrip().splitlines()[-2:]
+    assert "preparing" in last[0]
+    assert "3/3" in last[0]
+    assert "measuring" in last[1]
+    assert "5/5" in last[1]
+    assert "never begun" not in shown
+
+
 def test_a_quiet_bar_shows_nothing_on_a_terminal_either() -> None:
     assert on_a_terminal(sys.executable, "-c", COUNT, "quiet") == (0, "done\n", "")
 
