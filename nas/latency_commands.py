@@ -14,10 +14,14 @@ from nas.terminal import command_group
 from search_spaces.errors import CheckError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nas.block_cache import BlockCache
     from nas.devices import Device, KitDevice
+    from nas.lut_plan import TablePlan
     from nas.run import Run
     from predictors.latency import LatencyTable
+    from search_spaces.spec import BlockSpec
 
 lut_app = command_group("Look at a latency table, or check it against new measurements.")
 
@@ -38,6 +42,12 @@ def build_lut_command(
         list[Path] | None,
         typer.Option("--from", metavar="FILE", help="Results that a kit brought back; may be repeated."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--transfer-from", metavar="DEVICE", help="Take blocks from its table; measure whole networks only."
+        ),
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,8 +57,8 @@ def build_lut_command(
 
     target = parse_device(device)
     kit = isinstance(target, KitDevice)
-    if results and (name or out):
-        raise InputError("--from takes results back; --name and --out are for making a kit")
+    if results and (name or out or source):
+        raise InputError("--from takes results back; --name, --out and --transfer-from are for making a kit")
     if not kit and (name or out):
         raise InputError("--name and --out are for another device: add --device kit")
     opened = Run.open(run, space=space, data=data)
@@ -56,50 +66,80 @@ def build_lut_command(
         if results:
             _take_back(opened, results, as_json=as_json)
         elif isinstance(target, KitDevice):
-            _make_kit(opened, target, name, out, seed=seed, as_json=as_json)
+            _make_kit(opened, target, name, out, source, seed=seed, as_json=as_json)
         else:
-            _measure_here(opened, target, seed=seed, as_json=as_json)
+            _measure_here(opened, target, source, seed=seed, as_json=as_json)
 
 
-def _measure_here(opened: Run, target: Device, *, seed: int, as_json: bool) -> None:
+def _planned(
+    opened: Run, target: Device, source: str | None, *, seed: int, quiet: bool
+) -> tuple[TablePlan, BlockCache, LatencyTable | None]:
+    """Return what to measure on a device, the blocks for it, and the table that it is transferred from, if any."""
+    from nas.devices import parse_device
+    from nas.files import make_folder
+    from nas.lut_plan import plan_table, plan_transfer, planned_blocks
+    from predictors.latency import LatencyPredictor
+
+    known = None
+    if source is None:
+        plan = plan_table(opened.space, target, seed=seed)
+    else:
+        known = opened.latency_table(parse_device(source))
+        plan = plan_transfer(LatencyPredictor(opened.space, known), target, seed=seed)
+    make_folder(opened.lut_path(target).parent)
+    cache = _filled_cache(opened, planned_blocks(plan, opened.space), target, quiet=quiet)
+    opened.fix()
+    return plan, cache, known
+
+
+def _measure_here(opened: Run, target: Device, source: str | None, *, seed: int, as_json: bool) -> None:
     import shutil
 
     from nas import present_lut
-    from nas.files import make_folder
     from nas.lut import build_lut
 
+    plan, cache, known = _planned(opened, target, source, seed=seed, quiet=as_json)
     path = opened.lut_path(target)
-    make_folder(path.parent)
-    cache = _filled_cache(opened, target.batch, quiet=as_json)
-    opened.fix()
     work_dir = path.with_suffix(".work")
     with progress_bars("preparing models", "measuring", quiet=as_json) as (preparing, progress):
         table = build_lut(
-            opened.space, cache, target, work_dir=work_dir, seed=seed, preparing=preparing, progress=progress
+            plan,
+            opened.space,
+            cache,
+            target,
+            work_dir=work_dir,
+            source=known,
+            preparing=preparing,
+            progress=progress,
         )
     _store(opened, target, table)
     shutil.rmtree(work_dir)
     present_lut.table(opened, table, path, as_json=as_json)
 
 
-def _make_kit(opened: Run, target: KitDevice, name: str | None, out: Path | None, *, seed: int, as_json: bool) -> None:
+def _make_kit(
+    opened: Run,
+    target: KitDevice,
+    name: str | None,
+    out: Path | None,
+    source: str | None,
+    *,
+    seed: int,
+    as_json: bool,
+) -> None:
     import dataclasses
     import tempfile
 
     from nas import present_lut
-    from nas.files import make_folder, write_atomic
+    from nas.files import write_atomic
     from nas.kit import write_kit
-    from nas.lut_plan import plan_table
     from search_spaces.documents import pretty_json
 
     if name is not None:
         target = dataclasses.replace(target, target=name)
     if not target.target or out is None:
         raise InputError("a kit needs --name NAME, what the device is called, and --out KIT.zip, where to write it")
-    plan = plan_table(opened.space, target, seed=seed)
-    make_folder(opened.lut_path(target).parent)
-    cache = _filled_cache(opened, target.batch, quiet=as_json)
-    opened.fix()
+    plan, cache, _ = _planned(opened, target, source, seed=seed, quiet=as_json)
     with (
         tempfile.TemporaryDirectory(prefix="nas-kit-") as folder,
         progress_bars("preparing models", "packing", quiet=as_json) as (preparing, progress),
@@ -120,8 +160,9 @@ def _take_back(opened: Run, results: list[Path], *, as_json: bool) -> None:
     record, measured = kit_results(results, opened.kits())
     if record.plan.space_hash != opened.space.hash:
         raise InputError(f"{results[0]}: is of another space than this run's")
-    target = parse_device(record.plan.device)
-    table = table_of(record.plan, opened.space, measured)
+    target, source = parse_device(record.plan.device), record.plan.source
+    known = opened.latency_table(parse_device(source.device)) if source else None
+    table = table_of(record.plan, opened.space, measured, known)
     _store(opened, target, table)
     present_lut.table(opened, table, opened.lut_path(target), as_json=as_json)
 
@@ -133,13 +174,13 @@ def _store(opened: Run, target: Device, table: LatencyTable) -> None:
     write_atomic(opened.lut_path(target), pretty_json(table))
 
 
-def _filled_cache(opened: Run, batch: int, *, quiet: bool) -> BlockCache:
+def _filled_cache(opened: Run, blocks: Sequence[BlockSpec], target: Device, *, quiet: bool) -> BlockCache:
     from nas.files import make_folder
 
-    cache = opened.block_cache(batch)
+    cache = opened.block_cache(target.batch, target.precision)
     make_folder(cache.directory)
     with progress_bar("exporting blocks", quiet=quiet) as progress:
-        cache.fill(opened.space.blocks, progress)
+        cache.fill(blocks, progress)
     return cache
 
 
@@ -205,7 +246,7 @@ def check(
     folder = opened.lut_path(target).with_suffix(".check")
     work_dir = folder / content_hash([table.created, table.calibration, networks, seed], 8)
     with opened.lock():
-        cache = _filled_cache(opened, target.batch, quiet=as_json)
+        cache = _filled_cache(opened, opened.space.blocks, target, quiet=as_json)
         with progress_bar("measuring", quiet=as_json) as progress:
             result = check_lut(
                 latency, cache, target, networks=networks, work_dir=work_dir, seed=seed, progress=progress

@@ -18,14 +18,12 @@ from nas.files import make_folder
 from nas.lut_plan import (
     BLOCK_VISIT_MS,
     NETWORK_VISIT_MS,
-    REPEATED_NETWORKS,
     ROUNDS,
     SUSTAINED_S,
     TablePlan,
     block_latencies,
     block_models,
     network_models,
-    plan_table,
 )
 from nas.progress import Progress, no_progress
 from predictors.additive import AdditiveCost
@@ -35,6 +33,7 @@ from predictors.latency import (
     MeasuredNetwork,
     Percentile,
     SustainedRatio,
+    TableSource,
     block_values,
     sustained_ratio,
     truth_ms,
@@ -52,40 +51,39 @@ UNUSABLE_PERCENT = 25.0
 
 
 def build_lut(
+    plan: TablePlan,
     space: NetworkSpace,
     cache: BlockCache,
     device: Device,
     *,
     work_dir: Path,
-    seed: int,
-    held_out: int | None = None,
+    source: LatencyTable | None = None,
     preparing: Progress = no_progress,
     progress: Progress = no_progress,
 ) -> LatencyTable:
-    """Measure every distinct block of a space on a device and return the calibrated, tested table.
+    """Measure what a plan names on a device, and return the calibrated, tested table.
 
     Args:
+        plan: of that device.
         space: whose blocks.
-        cache: holds those blocks, exported for the device's batch.
+        cache: holds the `planned_blocks`, exported for the device's batch.
         device: what to measure on.
         work_dir: holds what is being measured; a build that was killed goes on from here.
-        seed: of the networks for calibration and test, and of the order of measuring.
-        held_out: how many networks to test the table on; None means the usual number.
+        source: the table that the plan takes blocks from, if it does.
         preparing: told of files made.
         progress: told of measuring.
 
     Raises:
-        InputError: the space has fewer networks than are measured whole; or as ``device.measure``.
+        InputError: as ``device.measure`` and `table_of`.
         MachineError: as ``device.measure`` and `table_of`.
     """
-    plan = plan_table(space, device, seed=seed, held_out=held_out)
     # What is left of a killed build is only good for the same build: same files, same protocol.
     identity = [plan, device.fingerprint().hash, ROUNDS, BLOCK_VISIT_MS, NETWORK_VISIT_MS]
     work_dir = work_dir / content_hash(identity, 8)
     models = table_models(plan, space, cache, work_dir, progress=preparing)
-    run = device.measure(models, rounds=ROUNDS, seed=seed, work_dir=work_dir / "measuring", progress=progress)
+    run = device.measure(models, rounds=ROUNDS, seed=plan.seed, work_dir=work_dir / "measuring", progress=progress)
     try:
-        return table_of(plan, space, run)
+        return table_of(plan, space, run, source)
     except ToolError:
         # A measurement that is no good must not be taken up again.
         shutil.rmtree(work_dir / "measuring")
@@ -96,23 +94,29 @@ def table_models(
     plan: TablePlan, space: NetworkSpace, cache: BlockCache, folder: Path, *, progress: Progress = no_progress
 ) -> list[ModelFile]:
     """Write all models of a table into a folder, and say how each is to be measured."""
-    blocks = block_models(space, cache, folder, plan.precision, progress)
+    blocks = [] if plan.source else block_models(space, cache, folder, progress)
     genomes = space.check([*plan.calibration, *plan.held_out])
     specs = {network_id(number): space.lower(genome) for number, genome in enumerate(genomes)}
-    networks = network_models(specs, cache, folder, plan.precision, progress)
+    networks = network_models(specs, cache, folder, progress)
+    # The same files twice: a second session is an independent measurement of the same network, and where a session's
+    # memory happens to lie makes a difference of up to some percent.
+    again = [replace(file, id=again_id(file.id)) for file in networks]
     calibration, held_out = networks[: len(plan.calibration)], networks[len(plan.calibration) :]
-    # The same files twice: a second session is an independent measurement of the same network.
-    again = [replace(file, id=again_id(file.id)) for file in held_out[:REPEATED_NETWORKS]]
     return [*blocks, *(replace(file, sustained_s=SUSTAINED_S) for file in calibration), *held_out, *again]
 
 
-def table_of(plan: TablePlan, space: NetworkSpace, run: MeasurementRun) -> LatencyTable:
+def table_of(
+    plan: TablePlan, space: NetworkSpace, run: MeasurementRun, source: LatencyTable | None = None
+) -> LatencyTable:
     """Return the calibrated, tested table of a measurement of `table_models`.
 
     Raises:
         MachineError: a model could not be measured repeatably.
-        InputError: the figures give some network a latency that is not positive.
+        InputError: the figures give some network a latency that is not positive, or `source` is not the table that
+            the plan takes blocks from.
     """
+    if plan.source != (source and TableSource.of(source)):
+        raise InputError("the table that this one is transferred from has been built anew since it was planned")
     unusable = [each.noise_percent for each in run.measurements if each.noise_percent > UNUSABLE_PERCENT]
     if unusable:
         raise MachineError(
@@ -120,7 +124,7 @@ def table_of(plan: TablePlan, space: NetworkSpace, run: MeasurementRun) -> Laten
             f"{max(unusable):.0f} %; stop what else runs on the device, and measure again from the start"
         )
     by_id = {measurement.id: measurement for measurement in run.measurements}
-    blocks = block_latencies(space, by_id)
+    blocks = source.blocks if source else block_latencies(space, by_id)
     calibration, held_out = space.check(plan.calibration), space.check(plan.held_out)
     fitting = _measured(calibration, by_id, start=0)
     testing = _measured(held_out, by_id, start=len(calibration))
@@ -151,6 +155,7 @@ def table_of(plan: TablePlan, space: NetworkSpace, run: MeasurementRun) -> Laten
         error=network_error(predicted.predict(held_out), testing),
         plain_error=network_error(AdditiveCost(space, values).predict(held_out), testing),
         macs_error=network_error(_line(macs.predict(calibration), truth_ms(fitting), macs.predict(held_out)), testing),
+        source=plan.source,
     )
 
 
@@ -175,7 +180,7 @@ def measure_networks(
     The cache must hold their blocks.
     """
     make_folder(work_dir)
-    models = network_models(networks, cache, work_dir, device.precision)
+    models = network_models(networks, cache, work_dir)
     run = device.measure(models, rounds=ROUNDS, seed=seed, work_dir=work_dir / "measuring", progress=progress)
     return run.measurements
 

@@ -21,11 +21,9 @@ from nas.devices import Device, Measurement, ModelFile, Precision
 from nas.files import make_folder, sha256_file, write_atomic
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
-from nas.quantization import quantized
-from nas.stitch import pointwise, stitch
 from predictors.additive import AdditiveCost
 from predictors.balanced import evenly_spaced, sample_balanced
-from predictors.latency import BlockLatency
+from predictors.latency import BlockLatency, LatencyPredictor, TableSource
 from search_spaces.documents import document
 from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
@@ -40,8 +38,8 @@ CALIBRATION_NETWORKS = 64
 SPANNING_NETWORKS = 16
 """How many of those span the space; the others are random."""
 HELD_OUT_NETWORKS = 40
-REPEATED_NETWORKS = 40
-"""At most so many of those are measured twice: that tells the noise floor, and takes memory."""
+TRANSFER_NETWORKS = 10
+LEAST_TRANSFER_NETWORKS = 8
 SUSTAINED_S = 0.1
 """How long calibration networks run back to back, for the percentiles of a table."""
 
@@ -64,6 +62,7 @@ class TablePlan:
         seed: of the draw of networks.
         calibration: genes of the networks that the table is calibrated on.
         held_out: genes of those that it is tested on.
+        source: the table to take blocks from; None to measure them.
     """
 
     CURRENT_VERSION: ClassVar[int] = 1
@@ -77,6 +76,7 @@ class TablePlan:
     seed: int
     calibration: tuple[tuple[int, ...], ...]
     held_out: tuple[tuple[int, ...], ...]
+    source: TableSource | None = None
 
 
 def plan_table(space: NetworkSpace, device: Device, *, seed: int, held_out: int | None = None) -> TablePlan:
@@ -104,6 +104,42 @@ def plan_table(space: NetworkSpace, device: Device, *, seed: int, held_out: int 
             f"space {space.name!r} has {space.count()} networks, too few to find {CALIBRATION_NETWORKS} to calibrate "
             f"on and {n_held_out} others at random; offer more, or give another --seed"
         )
+    return _plan(space, device, seed, calibration, testing)
+
+
+def plan_transfer(
+    source: LatencyPredictor, device: Device, *, seed: int, networks: int = TRANSFER_NETWORKS
+) -> TablePlan:
+    """Choose the networks of a table that has its blocks from another device's.
+
+    Args:
+        source: the table of the known device.
+        device: what the new table is of.
+        seed: of the draw.
+        networks: how many to fit the difference on: at equal distances on the logarithm of the known latency.
+
+    Raises:
+        InputError: the networks are too few for a fit, or the space has fewer than are measured whole.
+    """
+    if networks < LEAST_TRANSFER_NETWORKS:
+        raise InputError(f"a table is transferred on at least {LEAST_TRANSFER_NETWORKS} networks, got {networks}")
+    space = source.space
+    pool = space.unique(space.sample(max(_POOL, 4 * networks), np.random.default_rng([seed, 0])))
+    if len(pool) < networks + HELD_OUT_NETWORKS:
+        raise InputError(f"space {space.name!r} has too few networks to transfer a table on {networks}")
+    calibration = pool[evenly_spaced(source.predict(pool), networks)]
+    testing = held_out_sample(space, HELD_OUT_NETWORKS, np.random.default_rng([seed, 1]), exclude=calibration)
+    return _plan(space, device, seed, calibration, testing, source=TableSource.of(source.table))
+
+
+def _plan(
+    space: NetworkSpace,
+    device: Device,
+    seed: int,
+    calibration: Genomes,
+    held_out: Genomes,
+    source: TableSource | None = None,
+) -> TablePlan:
     return TablePlan(
         format_version=TablePlan.CURRENT_VERSION,
         device=device.name,
@@ -113,8 +149,17 @@ def plan_table(space: NetworkSpace, device: Device, *, seed: int, held_out: int 
         exporter=exporter_name(),
         seed=seed,
         calibration=tuple(tuple(row) for row in calibration.tolist()),
-        held_out=tuple(tuple(row) for row in testing.tolist()),
+        held_out=tuple(tuple(row) for row in held_out.tolist()),
+        source=source,
     )
+
+
+def planned_blocks(plan: TablePlan, space: NetworkSpace) -> tuple[BlockSpec, ...]:
+    """Return the blocks that the models of a table are made of."""
+    if plan.source is None:
+        return space.blocks
+    networks = [space.lower(genome) for genome in space.check([*plan.calibration, *plan.held_out])]
+    return tuple({block_key(placed.block): placed.block for network in networks for placed in network}.values())
 
 
 def calibration_sample(space: NetworkSpace, rng: np.random.Generator) -> Genomes:
@@ -148,7 +193,7 @@ def _fresh(drawn: Genomes, space: NetworkSpace, exclude: Genomes) -> Genomes:
 
 
 def block_models(
-    space: NetworkSpace, cache: BlockCache, folder: Path, precision: Precision, progress: Progress = no_progress
+    space: NetworkSpace, cache: BlockCache, folder: Path, progress: Progress = no_progress
 ) -> list[ModelFile]:
     """Write every block of a space in context, and the chains to subtract; what a killed build left is kept."""
     jobs: dict[str, _Job] = {}
@@ -158,20 +203,19 @@ def block_models(
         edges.update(edge for edge in (before, after) if edge is not None)
         jobs[f"block-{number}"] = _InContext(cache, block, before, after)
     for edge in sorted(edges):
-        jobs[edge.chain_id] = _Chain(edge, cache.batch)
-    return _written(jobs, folder, precision, progress)
+        jobs[edge.chain_id] = _Chain(cache, edge)
+    return _written(jobs, cache, folder, progress)
 
 
 def network_models(
     networks: Mapping[str, NetworkSpec],
     cache: BlockCache,
     folder: Path,
-    precision: Precision,
     progress: Progress = no_progress,
 ) -> list[ModelFile]:
     """Write whole networks, named for the files; the cache must hold their blocks, and weights are random."""
     jobs: dict[str, _Job] = {name: _Whole(cache, spec) for name, spec in networks.items()}
-    files = _written(jobs, folder, precision, progress)
+    files = _written(jobs, cache, folder, progress)
     return [replace(file, visit_ms=_network_visit_ms(file.path), group=_NETWORKS) for file in files]
 
 
@@ -207,8 +251,8 @@ class _Edge:
     def chain_id(self) -> str:
         return f"chain-{self.channels}x{self.resolution}"
 
-    def pointwise(self, batch: int) -> onnx.ModelProto:
-        return pointwise(self.channels, self.resolution, batch)
+    def pointwise(self, cache: BlockCache) -> onnx.ModelProto:
+        return cache.pointwise(self.channels, self.resolution)
 
 
 def _edges(block: BlockSpec) -> tuple[_Edge | None, _Edge | None]:
@@ -226,17 +270,17 @@ class _InContext:
     after: _Edge | None
 
     def parts(self) -> list[onnx.ModelProto]:
-        before, after = ([edge.pointwise(self.cache.batch)] if edge else [] for edge in (self.before, self.after))
+        before, after = ([edge.pointwise(self.cache)] if edge else [] for edge in (self.before, self.after))
         return [*before, self.cache.block(self.block), *after]
 
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
+    cache: BlockCache
     edge: _Edge
-    batch: int
 
     def parts(self) -> list[onnx.ModelProto]:
-        return [self.edge.pointwise(self.batch)] * 2
+        return [self.edge.pointwise(self.cache)] * 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,15 +295,14 @@ class _Whole:
 _Job = _InContext | _Chain | _Whole
 
 
-def _written(jobs: Mapping[str, _Job], folder: Path, precision: Precision, progress: Progress) -> list[ModelFile]:
+def _written(jobs: Mapping[str, _Job], cache: BlockCache, folder: Path, progress: Progress) -> list[ModelFile]:
     make_folder(folder)
     paths = {name: folder / f"{name}.onnx" for name in jobs}
     missing = [(job, paths[name]) for name, job in jobs.items() if not paths[name].exists()]
     done = len(jobs) - len(missing)
     progress(done, len(jobs))
     for made, path in missing:
-        model = stitch(made.parts())
-        write_atomic(path, (quantized(model) if precision == "int8" else model).SerializeToString())
+        write_atomic(path, cache.chain(made.parts()).SerializeToString())
         done += 1
         progress(done, len(jobs))
     return [ModelFile(name, path, sha256_file(path), BLOCK_VISIT_MS) for name, path in paths.items()]

@@ -176,7 +176,7 @@ def bench(report: BenchReport, *, as_json: bool) -> None:
             ]
             for name, row in zip(_short_names([row.file for row in report.rows]), report.rows, strict=True)
         ],
-        title=f"{report.device}: minimum over interleaved rounds; percentiles of a sustained run",
+        title=f"{report.device}: lower quartile of interleaved rounds; percentiles of a sustained run",
     )
 
 

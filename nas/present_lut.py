@@ -31,7 +31,11 @@ def table(run: Run, built: LatencyTable, path: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(path)} | _summary(built))
         return
-    say(f"{len(built.blocks)} blocks measured on {built.device}: {path}")
+    if built.source:
+        networks = len(built.calibration_networks)
+        say(f"{networks} networks measured on {built.device}, blocks of {built.source.device}: {path}")
+    else:
+        say(f"{len(built.blocks)} blocks measured on {built.device}: {path}")
     _quality(built)
     if searchable(parse_device(built.device)):
         say("Next: nas search --budget-ms 50%" + _device_option(built) + run_option(run.path))
@@ -182,6 +186,7 @@ def _summary(built: LatencyTable) -> dict[str, object]:
         "device": built.device,
         "blocks": len(built.blocks),
         "calibration": built.calibration.model,
+        "transferred_from": built.source.device if built.source else None,
         "sustained": {name: asdict(each) for name, each in built.sustained.items()},
         "error": built.error,
         "plain_sum_error": built.plain_error,

@@ -62,6 +62,32 @@ def quantized(model: onnx.ModelProto, ranges: Ranges | None = None) -> onnx.Mode
     return result
 
 
+def without_double_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a stitched model without the conversions from integers to floats and straight back where parts meet.
+
+    What is left is what quantising the whole network gives, since all parts have the same scale.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    values = {tensor.name: tensor.raw_data for tensor in graph.initializer}
+    floats = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    # Nodes are in no order: what converts back is found first.
+    back: dict[str, str] = {}
+    for node in graph.node:
+        before = floats.get(node.input[0]) if node.op_type == "QuantizeLinear" else None
+        if before and [values[name] for name in node.input[1:]] == [values[name] for name in before.input[1:]]:
+            back[node.output[0]] = node.input[0]
+    renamed = {node.output[0]: back[node.input[0]] for node in floats.values() if node.input[0] in back}
+    kept = [node for node in graph.node if not {*node.output} & {*back, *renamed}]
+    for node in kept:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return result
+
+
 @contextlib.contextmanager
 def _quiet_quantizer() -> Iterator[None]:
     """Silence advice that the quantiser writes into the root log."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from nas import defaults
 from nas.block_cache import BlockCache
 from nas.data import ImageData, describe_data, load_data
-from nas.devices import Device, Fingerprint, KitDevice
+from nas.devices import Device, Fingerprint, KitDevice, Precision
 from nas.files import exclusive_lock, make_folder, read_document, write_atomic
 from nas.front import Front
 from nas.ledger import Ledger
@@ -163,9 +163,9 @@ class Run:
         """Weights and training record."""
         return self.path / "supernet"
 
-    def block_cache(self, batch: int = 1) -> BlockCache:
+    def block_cache(self, batch: int = 1, precision: Precision = "fp32") -> BlockCache:
         """Return the exported blocks for batches of a size, shared by all devices."""
-        return BlockCache(self.path / "blocks", batch)
+        return BlockCache(self.path / "blocks", batch, precision)
 
     def lut_path(self, device: Device) -> Path:
         """Return where a device's latency table is or will be."""

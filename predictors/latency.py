@@ -13,7 +13,7 @@ from pydantic import Field
 
 from predictors.calibration import CalibratedCost, Calibration
 from predictors.quality import LatencyError, mape_percent
-from search_spaces.documents import document
+from search_spaces.documents import content_hash, document
 from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
@@ -70,6 +70,25 @@ class SustainedRatio:
 
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TableSource:
+    """The table of another device that a transferred table has its blocks from.
+
+    Attributes:
+        device: name of that device.
+        table_hash: of its table.
+    """
+
+    device: str
+    table_hash: str
+
+    @classmethod
+    def of(cls, table: LatencyTable) -> TableSource:
+        """Return what identifies a table."""
+        return cls(device=table.device, table_hash=content_hash(table))
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyTable:
     """Everything known about a device's latency on one space.
 
@@ -89,6 +108,7 @@ class LatencyTable:
         error: on `held_out`, after calibration.
         plain_error: on `held_out`, of the plain sum of blocks.
         macs_error: on `held_out`, of a straight line through the MACs of the calibration networks.
+        source: where the blocks were measured, if not on this device: only whole networks were measured here.
     """
 
     CURRENT_VERSION: ClassVar[int] = 2
@@ -113,6 +133,7 @@ class LatencyTable:
     error: LatencyError
     plain_error: LatencyError
     macs_error: LatencyError
+    source: TableSource | None = None
 
 
 class LatencyPredictor(CalibratedCost):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import Stage, exported, nas, succeed
+from nas import lut
+from tests.command_line import Stage, exported, nas, nas_here, succeed
 
 # One thread for torch, here and in commands, set before it is loaded: where other processes want the cores too, threads
 # that wait for each other take up to ten times as long.
@@ -38,9 +39,12 @@ def train_stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 @pytest.fixture(scope="session")
 def lut_stage(train_stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """`nas build-lut` for this machine's processor."""
+    """`nas build-lut` for this machine's processor, with fewer rounds than users get: it takes most of the time."""
     run = shutil.copytree(train_stage.run, tmp_path_factory.mktemp("measured") / "run")
-    return Stage(run, succeed(nas("build-lut", "--run", run, "--device", "cpu", "--json")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lut, "ROUNDS", 6)
+        patch.setattr(lut, "SUSTAINED_S", 0.01)
+        return Stage(run, succeed(nas_here("build-lut", "--run", run, "--device", "cpu", "--json")))
 
 
 @pytest.fixture(scope="session")

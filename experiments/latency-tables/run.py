@@ -1,10 +1,11 @@
 """How well latency tables predict whole networks: spaces by devices, against measurements of 100 other networks.
 
     python experiments/latency-tables/run.py [PART...]
-    python experiments/latency-tables/run.py --work DIR ...   # where models are kept between parts
+    python experiments/latency-tables/run.py --work DIR ...          # where models are kept between parts
+    python experiments/latency-tables/run.py --openvino PYTHON ...   # an interpreter that has onnxruntime-openvino
 
-Needs an idle machine for about half an hour; set OMP_NUM_THREADS=1 for the speed of one core. A part whose table is
-there is left as it is.
+Needs an idle machine for about three quarters of an hour; set OMP_NUM_THREADS=1 for the speed of one core. A part whose
+table is there is left as it is.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import subprocess
 import sys
 import time
 import timeit
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,21 +37,27 @@ sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share
 
 from experiments.study import provenance, run_parts, save_table, say  # noqa: E402
 from nas.block_cache import BlockCache  # noqa: E402
-from nas.devices import parse_device  # noqa: E402
+from nas.devices import KitDevice, parse_device  # noqa: E402
 from nas.files import make_folder, sha256_file, write_atomic  # noqa: E402
-from nas.kit import tiled  # noqa: E402
-from nas.lut import build_lut  # noqa: E402
-from nas.lut_plan import ROUNDS, network_models  # noqa: E402
+from nas.kit import kit_results, tiled, write_kit  # noqa: E402
+from nas.lut import build_lut, table_of  # noqa: E402
+from nas.lut_plan import ROUNDS, TablePlan, network_models, plan_table  # noqa: E402
 from predictors.additive import AdditiveCost  # noqa: E402
-from predictors.calibration import CalibratedCost, Calibration  # noqa: E402
-from predictors.latency import LatencyPredictor, truth_ms  # noqa: E402
-from predictors.transfer import spread_over, transferred  # noqa: E402
+from predictors.balanced import evenly_spaced  # noqa: E402
+from predictors.calibration import CalibratedCost, Calibration, calibrate  # noqa: E402
+from predictors.latency import LatencyPredictor, LatencyTable, block_values, truth_ms  # noqa: E402
 from search_spaces.catalogue import SPACES as CATALOGUE  # noqa: E402
 from search_spaces.catalogue import find_space  # noqa: E402
+from search_spaces.documents import pretty_json  # noqa: E402
+from search_spaces.language import NetworkSpace  # noqa: E402
 
 CHANNELS, CLASSES, SEED, HELD_OUT = 3, 10, 0, 100
 SPACES = ("tiny", "cifar", "mobile")
 DEVICES = ("cpu", "cpu:precision=int8")
+OPENVINO = "kit:target=openvino,provider=openvino"
+SMALL_SPACES = ("tiny", "cifar")
+REPORTED = ("cpu:threads=2", OPENVINO)
+"""Devices for which nothing is promised; on the smaller spaces."""
 TRANSFER_NETWORKS = (10, 20, 40)
 TILED_NETWORKS = 20
 MILLION = 10**6
@@ -56,36 +65,63 @@ MILLION = 10**6
 
 @dataclass(frozen=True)
 class Study:
-    """Where models are kept."""
+    """Where models are kept, and an interpreter with another onnxruntime."""
 
     work: Path
+    openvino: Path | None
 
 
 def build(space_name: str, device_name: str, study: Study) -> tuple[LatencyPredictor, dict[str, object]]:
-    """Build one table, or take it from what the work folder holds of it; also return how long that took."""
+    """Build one table, or take it from what the work folder holds of it; also return how long that took.
+
+    A device of another interpreter is measured by a kit, as one of another machine would be.
+    """
     space, device = find_space(space_name, channels=CHANNELS, classes=CLASSES), parse_device(device_name)
-    cache = BlockCache(study.work / "blocks")
+    cache = BlockCache(study.work / "blocks", device.batch, device.precision)
     make_folder(cache.directory)
     say(f"{space_name} on {device_name}: {len(space.blocks)} blocks")
     started = time.monotonic()
     cache.fill(space.blocks)
     exported = time.monotonic()
     prepared: list[float] = []
-    table = build_lut(
-        space,
-        cache,
-        device,
-        work_dir=study.work / space_name / device.slug,
-        seed=SEED,
-        held_out=HELD_OUT,
-        preparing=lambda done, total: prepared.append(time.monotonic()),
-    )
+    plan = plan_table(space, device, seed=SEED, held_out=HELD_OUT)
+    work_dir = study.work / space_name / device.slug
+    if isinstance(device, KitDevice):
+        table = by_kit(plan, space, cache, device, work_dir, study)
+        prepared.append(exported)
+    else:
+        table = build_lut(
+            plan,
+            space,
+            cache,
+            device,
+            work_dir=work_dir,
+            preparing=lambda done, total: prepared.append(time.monotonic()),
+        )
     seconds: dict[str, object] = {
         "export_s": exported - started,
         "prepare_s": prepared[-1] - exported,
         "measure_s": time.monotonic() - prepared[-1],
     }
     return LatencyPredictor(space, table), seconds
+
+
+def by_kit(
+    plan: TablePlan, space: NetworkSpace, cache: BlockCache, device: KitDevice, folder: Path, study: Study
+) -> LatencyTable:
+    """Return the table of what a kit measures under the other interpreter, which knows nothing of this package."""
+    if study.openvino is None:
+        raise SystemExit(f"{device.name} needs --openvino PYTHON, an interpreter that has onnxruntime-openvino")
+    there, kept = folder / "there", folder / "kit.json"
+    if not kept.exists():
+        make_folder(there)
+        record = write_kit(plan, space, cache, device, folder / "kit.zip", work_dir=folder / "models")
+        with zipfile.ZipFile(folder / "kit.zip") as archive:
+            archive.extractall(there)
+        write_atomic(kept, pretty_json(record))
+    subprocess.run([study.openvino.absolute(), "measure.py"], cwd=there, check=True, stdout=subprocess.DEVNULL)
+    record, measured = kit_results([there / "results.jsonl"], [kept])
+    return table_of(record.plan, space, measured)
 
 
 def measure(space_name: str, device_name: str, study: Study) -> None:
@@ -140,7 +176,9 @@ def measure(space_name: str, device_name: str, study: Study) -> None:
         )
     ]
     save_table(RESULTS, pd.DataFrame(rows), f"errors-{name}")
-    save_table(RESULTS, provenance(["onnxruntime", "torch", "onnxscript", "numpy"]), f"provenance-{name}")
+    measured_with = f"{table.fingerprint['onnxruntime']} {table.fingerprint['provider']}"
+    found = provenance(["torch", "onnxscript", "numpy"], onnxruntime=measured_with)
+    save_table(RESULTS, found, f"provenance-{name}")
     print(pd.DataFrame(rows).drop(columns=["space", "device", "networks"]).to_string(index=False), flush=True)
 
 
@@ -148,8 +186,9 @@ def transfer(study: Study) -> None:
     """Carry every table to the other device on a few of its whole networks, and test it on the others."""
     rows = []
     for space_name in SPACES:
-        tables = {name: build(space_name, name, study)[0] for name in DEVICES}
-        for source_name, target_name in itertools.permutations(DEVICES, 2):
+        devices = (*DEVICES, OPENVINO) if space_name in SMALL_SPACES else DEVICES
+        tables = {name: build(space_name, name, study)[0] for name in devices}
+        for source_name, target_name in itertools.permutations(devices, 2):
             source, target = tables[source_name], tables[target_name].table
             pool = source.space.check([each.genes for each in target.calibration_networks])
             known = {row.tobytes(): ms for row, ms in zip(pool, truth_ms(target.calibration_networks), strict=True)}
@@ -158,9 +197,12 @@ def transfer(study: Study) -> None:
                 truth_ms(target.held_out),
             )
             for count in TRANSFER_NETWORKS:
-                chosen = spread_over(source, pool, count)
+                # As `nas build-lut --transfer-from` does, but among networks that are measured already.
+                chosen = pool[evenly_spaced(source.predict(pool), count)]
                 fit_ms = np.array([known[row.tobytes()] for row in chosen])
-                cost = transferred(source, chosen, fit_ms, target.precision)
+                values = block_values(source.space, {each.block: each.latency_ms for each in source.table.blocks})
+                fitted = calibrate(source.space, values, chosen, fit_ms, target.precision, target.batch)
+                cost = CalibratedCost(source.space, values, fitted, target.precision, target.batch)
                 error = cost.predict(tested) / measured_ms - 1.0
                 rows.append(
                     {
@@ -168,6 +210,7 @@ def transfer(study: Study) -> None:
                         "from": source_name,
                         "to": target_name,
                         "networks": count,
+                        "model": fitted.model,
                         "mape_percent": 100.0 * np.abs(error).mean(),
                         "within_10_percent": 100.0 * np.mean(np.abs(error) <= 0.1),
                         "bias_percent": 100.0 * error.mean(),
@@ -190,7 +233,7 @@ def tiling(study: Study) -> None:
         cache.fill(space.blocks)
         genomes = space.sample(TILED_NETWORKS, np.random.default_rng(SEED))
         specs = {f"{space_name}-{number}": space.lower(genome) for number, genome in enumerate(genomes)}
-        files = network_models(specs, cache, folder, "fp32")
+        files = network_models(specs, cache, folder)
         repeated = []
         for file in files:
             path = file.path.with_suffix(".tiled.onnx")
@@ -268,8 +311,9 @@ PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
         f"provenance-{space}-{parse_device(device).slug}.csv",
         functools.partial(measure, space, device),
     )
-    for device in DEVICES
-    for space in SPACES
+    for spaces, devices in ((SPACES, DEVICES), (SMALL_SPACES, REPORTED))
+    for device in devices
+    for space in spaces
 } | {
     "transfer": ("transfer.csv", transfer),
     "tiling": ("tiling.csv", tiling),
@@ -282,7 +326,8 @@ def main() -> None:
     """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE / "runs", help="Where models are kept.")
-    run_parts(PARTS, RESULTS, parser, lambda arguments: Study(arguments.work))
+    parser.add_argument("--openvino", metavar="PYTHON", type=Path, help="An interpreter with onnxruntime-openvino.")
+    run_parts(PARTS, RESULTS, parser, lambda arguments: Study(arguments.work.resolve(), arguments.openvino))
 
 
 if __name__ == "__main__":

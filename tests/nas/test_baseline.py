@@ -74,6 +74,7 @@ def test_a_limit_below_every_size_is_refused_with_the_fastest(cache: BlockCache,
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_a_time_is_turned_into_steps_of_that_network(cache: BlockCache, tmp_path: Path) -> None:
     small, large = LADDER[0].spec, LADDER[-1].spec
     assert steps_within(20.0, small, few_digits(), CONFIG) > 2 * steps_within(20.0, large, few_digits(), CONFIG)

@@ -195,6 +195,7 @@ def test_a_file_that_the_checker_refuses_is_not_written(
     assert not list(run.glob("exports/**/*.onnx"))
 
 
+@pytest.mark.slow
 def test_another_pick_is_exported_beside_and_reads_of_the_test_split_are_counted(
     export_stage: Stage, front: Front, tmp_path: Path
 ) -> None:

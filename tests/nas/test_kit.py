@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas import lut_plan
+from nas import lut, lut_plan
 from nas.block_cache import BlockCache
 from nas.devices import KitDevice
 from nas.devices.results import Results, parse_results
@@ -56,7 +56,7 @@ def make_kit(folder: Path, device: KitDevice = BOARD) -> Kit:
         for name, value in (("CALIBRATION_NETWORKS", 12), ("SPANNING_NETWORKS", 6), ("HELD_OUT_NETWORKS", 8)):
             patch.setattr(lut_plan, name, value)
         patch.setattr(lut_plan, "BLOCK_VISIT_MS", 0.5)
-        patch.setattr(lut_plan, "SUSTAINED_S", 0.01)
+        patch.setattr(lut, "SUSTAINED_S", 0.01)
         plan = plan_table(space, device, seed=3)
         record = write_kit(plan, space, cache, device, folder / "kit.zip", work_dir=folder / "work")
     with zipfile.ZipFile(folder / "kit.zip") as archive:

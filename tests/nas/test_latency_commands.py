@@ -98,7 +98,7 @@ def test_a_kit_is_made_measured_elsewhere_and_taken_back(
     for name, value in (("CALIBRATION_NETWORKS", 20), ("SPANNING_NETWORKS", 6), ("HELD_OUT_NETWORKS", 6)):
         monkeypatch.setattr(lut_plan, name, value)
     monkeypatch.setattr(lut_plan, "BLOCK_VISIT_MS", 0.1)
-    monkeypatch.setattr(lut_plan, "SUSTAINED_S", 0.001)
+    monkeypatch.setattr(lut, "SUSTAINED_S", 0.001)
     monkeypatch.setattr(kit_module, "ROUNDS", 3)
     # Three short rounds on a busy machine may disagree by more than a table can carry.
     monkeypatch.setattr(lut, "UNUSABLE_PERCENT", 1e9)

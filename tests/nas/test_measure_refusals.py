@@ -73,6 +73,7 @@ def test_a_damaged_results_file_is_refused(tmp_path: Path, models: list[ModelFil
     assert "damaged" in error_of(tmp_path)["error"]
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_write_the_same_results(tmp_path: Path, models: list[ModelFile]) -> None:
     written(tmp_path, models, rounds=100_000)
     command = [*COMMAND, "manifest.json", "results.jsonl"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -22,10 +24,16 @@ def space() -> NetworkSpace:
 
 
 @pytest.fixture(scope="module")
-def networks(space: NetworkSpace, tmp_path_factory: pytest.TempPathFactory) -> list[onnx.ModelProto]:
+def cache(space: NetworkSpace, tmp_path_factory: pytest.TempPathFactory) -> BlockCache:
+    """The exported blocks of the space."""
+    made = BlockCache(tmp_path_factory.mktemp("blocks"))
+    made.fill(space.blocks)
+    return made
+
+
+@pytest.fixture(scope="module")
+def networks(space: NetworkSpace, cache: BlockCache) -> list[onnx.ModelProto]:
     """Some whole networks, with every operator."""
-    cache = BlockCache(tmp_path_factory.mktemp("blocks"))
-    cache.fill(space.blocks)
     return [cache.network(space.lower(genome)) for genome in space.enumerate()[::9]]
 
 
@@ -48,6 +56,10 @@ def ranges_on(model: onnx.ModelProto, images: int = 4) -> Ranges:
     return found
 
 
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
 def optimised_operators(model: onnx.ModelProto, path: Path) -> Counter[str]:
     """Return what ONNX Runtime makes of a model: how many of each operator."""
     runtime = load_runtime()
@@ -55,7 +67,7 @@ def optimised_operators(model: onnx.ModelProto, path: Path) -> Counter[str]:
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 4
     runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return Counter(node.op_type for node in onnx.load(path).graph.node)
+    return operators(onnx.load(path))
 
 
 def test_a_calibrated_model_runs_the_same_operators_as_one_that_is_only_measured(
@@ -69,6 +81,38 @@ def test_a_calibrated_model_runs_the_same_operators_as_one_that_is_only_measured
         )
         assert first == second
         assert first["QLinearConv"] > 0
+
+
+def test_parts_that_are_quantised_one_by_one_make_the_network_that_is_quantised_whole(
+    space: NetworkSpace, cache: BlockCache, tmp_path: Path
+) -> None:
+    parts = dataclasses.replace(cache, precision="int8")
+    genomes = space.enumerate()
+    assert len(genomes[::3]) >= 20
+    for genome in genomes[::3]:
+        spec = space.lower(genome)
+        whole, joined = quantized(cache.network(spec)), parts.network(spec)
+        assert operators(joined) == operators(whole)
+        first, second = (
+            optimised_operators(model, tmp_path / f"{name}.onnx") for name, model in (("w", whole), ("j", joined))
+        )
+        assert first == second
+        sessions = [open_session(model.SerializeToString()) for model in (whole, joined)]
+        inputs = random_inputs(sessions[0], np.random.default_rng(0))
+        one, other = (session.run(None, inputs)[0] for session in sessions)
+        assert np.array_equal(one, other)
+
+
+def test_a_quantised_block_is_made_once(space: NetworkSpace, cache: BlockCache, tmp_path: Path) -> None:
+    shutil.copy(cache.path(space.blocks[0]), tmp_path)
+    parts = BlockCache(tmp_path, precision="int8")
+    before = set(parts.directory.iterdir())
+    parts.block(space.blocks[0])
+    (made,) = set(parts.directory.iterdir()) - before
+    stamp = made.stat().st_mtime_ns
+    assert operators(parts.block(space.blocks[0]))["QuantizeLinear"] > 0
+    assert made.stat().st_mtime_ns == stamp
+    assert operators(cache.block(space.blocks[0]))["QuantizeLinear"] == 0
 
 
 def test_a_calibrated_model_computes_what_the_float_model_does(networks: list[onnx.ModelProto]) -> None:

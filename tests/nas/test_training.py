@@ -81,6 +81,7 @@ def test_training_lowers_the_loss_and_lifts_every_kind_of_subnet_above_chance(
     assert summary.smallest > 0.13
 
 
+@pytest.mark.slow
 def test_a_training_killed_by_sigkill_goes_on_as_if_it_had_not_been(
     finished: tuple[Path, TrainingRecord], tmp_path: Path
 ) -> None:

@@ -214,6 +214,7 @@ def test_figures_that_are_no_numbers_are_refused(make: Make, known: tuple[Genome
         make(SPACE, lambda genomes: np.full((len(genomes), 1), np.inf)).fit(*known)
 
 
+@pytest.mark.slow
 def test_what_was_learned_before_does_not_matter(known: tuple[Genomes, Values]) -> None:
     fresh, used = LearnedPredictor(SPACE, COSTS), LearnedPredictor(SPACE, COSTS)
     used.fit(known[0], -np.exp(8.0 * known[1]))

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from nas.engine.strategies import STRATEGIES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "search.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_examples_run(tmp_path: Path) -> None:
     examples = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(examples) == 2

@@ -241,6 +241,7 @@ def test_more_evaluations_go_on_from_the_same_ledger(tmp_path: Path) -> None:
     assert result.evaluations == 50
 
 
+@pytest.mark.slow
 def test_another_search_starts_from_what_the_ledger_knows_and_resumes_too(tmp_path: Path) -> None:
     toy = Toy(LARGE, limit=0.5)
     ledger = tmp_path / "ledger.db"
@@ -274,6 +275,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_at_most_the_evaluation_it_was_in(tmp_path: Path) -> None:
     toy = Toy(LARGE, limit=0.5)
     ledger = tmp_path / "ledger.db"
@@ -465,6 +467,7 @@ def test_functions_are_never_called_with_no_networks(tmp_path: Path) -> None:
         assert result.evaluations == 16
 
 
+@pytest.mark.slow
 def test_a_costly_bound_that_no_network_is_predicted_to_keep_is_approached() -> None:
     toy = Toy(LARGE, limit=1.0)
     sampled = toy.worth(LARGE.sample(20_000, np.random.default_rng(0)))

@@ -187,7 +187,7 @@ def reached(name: str, *, seed: int, n: int) -> float:
 @pytest.mark.parametrize(
     ("better", "n"),
     [
-        ("predictor", 60),
+        pytest.param("predictor", 60, marks=pytest.mark.slow),
         pytest.param("random-predictor", 80, marks=pytest.mark.slow),
         pytest.param("linas", 100, marks=pytest.mark.slow),
         ("local", 80),
