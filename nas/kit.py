@@ -58,6 +58,7 @@ class KitModel:
     visit_ms: float
     sustained_s: float
     group: int
+    footprint: bool
 
 
 @document
@@ -130,7 +131,9 @@ def write_kit(
                 content = tiled(onnx.load(file.path)).SerializeToString()
                 packed[file.path] = hashlib.sha256(content).hexdigest()
                 _add(kit, f"models/{packed[file.path][:16]}.onnx", content)
-            models.append(KitModel(file.id, packed[file.path], file.visit_ms, file.sustained_s, file.group))
+            settings = {**vars(file), "sha256": packed[file.path]}
+            del settings["path"]
+            models.append(KitModel(**settings))
             progress(number + 1, len(files))
         record = KitRecord(
             format_version=KitRecord.CURRENT_VERSION,

@@ -212,10 +212,11 @@ def show(
 
     opened = Run.existing(run, first="nas build-lut")
     table = opened.latency_table(parse_device(device))
-    frame = table_frame(LatencyPredictor(opened.space, table))
+    latency = LatencyPredictor(opened.space, table)
+    frame = table_frame(latency)
     if csv is not None:
         write_atomic(csv, frame.to_csv(index=False))
-    present_lut.shown(table, frame, csv, as_json=as_json)
+    present_lut.shown(latency, frame, csv, as_json=as_json)
 
 
 @lut_app.command("check")

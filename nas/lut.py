@@ -17,6 +17,7 @@ from nas.devices import Device, Measurement, MeasurementRun, ModelFile
 from nas.files import make_folder
 from nas.lut_plan import (
     BLOCK_VISIT_MS,
+    FOOTPRINTS,
     NETWORK_VISIT_MS,
     ROUNDS,
     SUSTAINED_S,
@@ -28,6 +29,7 @@ from nas.lut_plan import (
 from nas.progress import Progress, no_progress
 from predictors.additive import AdditiveCost
 from predictors.calibration import CalibratedCost, calibrate
+from predictors.footprint import Size, SizeFit, fit_size
 from predictors.latency import (
     LatencyTable,
     MeasuredNetwork,
@@ -102,7 +104,12 @@ def table_models(
     # memory happens to lie makes a difference of up to some percent.
     again = [replace(file, id=again_id(file.id)) for file in networks]
     calibration, held_out = networks[: len(plan.calibration)], networks[len(plan.calibration) :]
-    return [*blocks, *(replace(file, sustained_s=SUSTAINED_S) for file in calibration), *held_out, *again]
+    # Calibration networks come by rising cost.
+    spread = {round(position) for position in np.linspace(0, len(calibration) - 1, FOOTPRINTS)}
+    fitting = [
+        replace(file, sustained_s=SUSTAINED_S, footprint=number in spread) for number, file in enumerate(calibration)
+    ]
+    return [*blocks, *fitting, *held_out, *again]
 
 
 def table_of(
@@ -151,6 +158,7 @@ def table_of(
         calibration=fitted,
         calibration_networks=tuple(fitting),
         sustained=_sustained(len(calibration), by_id),
+        sizes=_sizes(space, calibration, by_id, plan.precision),
         held_out=tuple(testing),
         error=network_error(predicted.predict(held_out), testing),
         plain_error=network_error(AdditiveCost(space, values).predict(held_out), testing),
@@ -215,6 +223,22 @@ def _sustained(n: int, by_id: Mapping[str, Measurement]) -> dict[Percentile, Sus
     runs = [(each.latency_ms, each.sustained.p50_ms, each.sustained.p90_ms) for each in networks if each.sustained]
     latency_ms, p50_ms, p90_ms = np.array(runs, dtype=np.float64).reshape(-1, 3).T
     return {"p50": sustained_ratio(latency_ms, p50_ms), "p90": sustained_ratio(latency_ms, p90_ms)}
+
+
+def _sizes(
+    space: NetworkSpace, genomes: Genomes, by_id: Mapping[str, Measurement], precision: str
+) -> dict[Size, SizeFit]:
+    footprints = [by_id[network_id(number)].footprint for number in range(len(genomes))]
+    told: dict[Size, list[float | None]] = {
+        "file_mb": [each.file_mb if each else None for each in footprints],
+        "memory_mb": [each.memory_mb if each else None for each in footprints],
+    }
+    fits: dict[Size, SizeFit] = {}
+    for name, sizes_mb in told.items():
+        known = [number for number, size_mb in enumerate(sizes_mb) if size_mb is not None]
+        if known:
+            fits[name] = fit_size(space, genomes[known], np.array([sizes_mb[number] for number in known]), precision)
+    return fits
 
 
 def _line(

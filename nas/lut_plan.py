@@ -38,6 +38,8 @@ CALIBRATION_NETWORKS = 64
 SPANNING_NETWORKS = 16
 """How many of those span the space; the others are random."""
 HELD_OUT_NETWORKS = 40
+FOOTPRINTS = 8
+"""How many calibration networks, spread over MACs, are run in processes of their own for the memory they need."""
 TRANSFER_NETWORKS = 10
 LEAST_TRANSFER_NETWORKS = 8
 SUSTAINED_S = 0.1

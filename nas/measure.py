@@ -5,7 +5,8 @@ library, numpy and onnxruntime, and run on Python 3.8. As a script it measures e
 
     python measure.py [MANIFEST.json [RESULTS.jsonl]]
 
-Manifest: ``{"format_version": 1, "models": [{"id", "path", "sha256", "visit_ms", "sustained_s", "group"}],
+Manifest: ``{"format_version": 1, "models": [{"id", "path", "sha256", "visit_ms", "sustained_s", "group",
+"footprint"}],
 "provider": "cpu", "threads": 1, "rounds": 12, "seed": 0, "spread_s": 0, "minimum_runtime": "1.14"}``; paths count from
 its folder.
 
@@ -17,10 +18,11 @@ repeatable: a disturbance hits one round of all models, not all rounds of one. A
 its rounds' minima. Where memory is short, models go in groups.
 
 Results: one JSON object per line, only ever appended. ``start`` identifies machine and manifest, ``visit`` is one
-(round, model), ``round`` tells load and clock after a round, ``sustained`` is one model's long run, ``end`` closes the
-file. A measurement that was killed goes on where it stopped when it is started again with the same two files. Progress
-goes to standard output: JSON lines ``{"done", "total"}`` into a pipe, a counter on a terminal; errors likewise. Exit
-status: 0 done, 2 unusable input, 3 the machine failed.
+(round, model), ``round`` tells load and clock after a round, ``sustained`` is one model's long run, ``footprint`` the
+size of its file and the memory that a process needs for it, ``end`` closes the file. A measurement that was killed goes
+on where it stopped when it is started again with the same two files. Progress goes to standard output: JSON lines
+``{"done", "total"}`` into a pipe, a counter on a terminal; errors likewise. Exit status: 0 done, 2 unusable input, 3
+the machine failed.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ class ModelFile:
         visit_ms: about how long it runs back to back in a visit; caches need some ms to hold a network.
         sustained_s: how long it runs back to back after the rounds.
         group: where memory is too short for all models, those of one group are still measured in the same rounds.
+        footprint: whether its size and the memory it needs are told, too.
     """
 
     id: str
@@ -80,6 +83,7 @@ class ModelFile:
     visit_ms: float = 10.0
     sustained_s: float = 0.0
     group: int = 0
+    footprint: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ class Manifest:
         times = [("spread_s", 0.0, self.spread_s)]
         times += [("visit_ms", 0.001, model.visit_ms) for model in self.models]
         times += [("sustained_s", 0.0, model.sustained_s) for model in self.models]
+        if not all(isinstance(model.footprint, bool) for model in self.models):
+            raise runtime.MeasureError("footprint must be true or false")
         for name, least_s, time_s in times:
             if not isinstance(time_s, (int, float)) or not least_s <= time_s < math.inf:
                 raise runtime.MeasureError(f"{name} must be a number of at least {least_s}, got {time_s!r}")
@@ -120,10 +126,8 @@ class Manifest:
     @property
     def hash(self) -> str:
         """SHA-256 of what is measured and how; where the files lie is left out, so a folder may be moved."""
-        content = {
-            **vars(self),
-            "models": [[each.id, each.sha256, each.visit_ms, each.sustained_s, each.group] for each in self.models],
-        }
+        models = [{key: value for key, value in vars(model).items() if key != "path"} for model in self.models]
+        content = {**vars(self), "models": models}
         return hashlib.sha256(json.dumps([FORMAT_VERSION, content], sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -170,6 +174,7 @@ class _Journal:
         self.visits: dict[str, dict[int, int]] = {}
         self.runs_per_visit: dict[str, int] = {}
         self.sustained: set[str] = set()
+        self.footprints: set[str] = set()
         self.finished = False
         self._file = file
         self._lock()
@@ -228,6 +233,7 @@ class _Journal:
                 self.visits.setdefault(line["id"], {})[int(line["round"])] = int(line["min_ns"])
             self.runs_per_visit = {line["id"]: int(line["runs"]) for line in visits}
             self.sustained = {line["id"] for line in lines if line["kind"] == "sustained"}
+            self.footprints = {line["id"] for line in lines if line["kind"] == "footprint"}
             self.finished = any(line["kind"] == "end" for line in lines)
             if any(time_ns <= 0 for rounds in self.visits.values() for time_ns in rounds.values()):
                 raise ValueError("a time that is not positive")
@@ -285,6 +291,7 @@ def measure(manifest: Manifest, results: Path, report: Callable[[int, int], None
         if not journal.finished:
             for group in _groups(manifest):
                 _measure_group(manifest, group, journal, progress)
+            _footprints(manifest, journal)
             journal.append("end", conditions=runtime.conditions())
             progress.advance()
         report(total, total)
@@ -400,6 +407,15 @@ def _visit(number: int, subject: _Subject, journal: _Journal) -> None:
     journal.visits.setdefault(subject.model.id, {})[number] = min(times_ns)
     figures = {"runs": len(times_ns), "min_ns": min(times_ns), "median_ns": p50, "p90_ns": p90}
     journal.append("visit", round=number, id=subject.model.id, **figures)
+
+
+def _footprints(manifest: Manifest, journal: _Journal) -> None:
+    for model in manifest.models:
+        if model.footprint and model.id not in journal.footprints:
+            with runtime.explained(model.path, model.id):
+                file_bytes = model.path.stat().st_size
+            memory_bytes = runtime.footprint_bytes(model.path, manifest.threads, manifest.provider)
+            journal.append("footprint", id=model.id, file_bytes=file_bytes, memory_bytes=memory_bytes)
 
 
 def _sustained_units(model: ModelFile) -> int:

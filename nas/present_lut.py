@@ -7,10 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nas.devices import parse_device
 from nas.run import Run, run_option, searchable
 from nas.terminal import print_json, print_table, say
-from predictors.latency import LatencyTable
+from predictors.latency import LatencyPredictor, LatencyTable
 from predictors.quality import LatencyError
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ _FLAGGED_PERCENT = 5.0
 _SLOWEST = 8
 _STAIRCASES = 3
 _LAYERS = 12
+_SAMPLE = 1000
 
 
 def table(run: Run, built: LatencyTable, path: Path, *, as_json: bool) -> None:
@@ -64,11 +67,14 @@ def devices(obstacles: Mapping[str, str | None], *, as_json: bool) -> None:
     say("Options of a device: threads=N, precision=int8, batch=N, such as cpu:threads=2,precision=int8")
 
 
-def shown(table: LatencyTable, frame: pd.DataFrame, csv: Path | None, *, as_json: bool) -> None:
+def shown(latency: LatencyPredictor, frame: pd.DataFrame, csv: Path | None, *, as_json: bool) -> None:
     """Print what a table holds."""
+    table = latency.table
+    networks = _typical(latency)
     if as_json:
         columns = ["family", "calibrated_ms", "latency_ms", "noise_percent", "mmacs", "weights_mb"]
-        print_json({"csv": str(csv) if csv else None} | _summary(table) | {"rows": frame[columns].to_dict("records")})
+        value = {"csv": str(csv) if csv else None} | _summary(table) | {"rows": frame[columns].to_dict("records")}
+        print_json(value | {"networks": networks.to_dict("index")})
         return
     say(f"{len(table.blocks)} blocks of {table.device}, measured {table.created}, batch {table.batch}")
     cost = frame.groupby("family")["calibrated_ms"]
@@ -92,9 +98,35 @@ def shown(table: LatencyTable, frame: pd.DataFrame, csv: Path | None, *, as_json
     )
     for title, widths in _staircases(frame):
         print_table(["channels", "ms", "us per channel"], widths, title=f"Staircase in channels: {title}")
+    print_table(
+        ["network", *(_HEADINGS[name] for name in networks.columns)],
+        [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(networks.index, networks.values, strict=True)],
+        title="What networks of the space take, as predicted",
+    )
     _quality(table)
     if csv is not None:
         say(f"All blocks: {csv}")
+
+
+_HEADINGS = {
+    "latency_ms": "ms",
+    "low_ms": "from",
+    "high_ms": "to",
+    "p50_ms": "p50 ms",
+    "p90_ms": "p90 ms",
+    "images_per_s": "images/s",
+    "file_mb": "file MB",
+    "memory_mb": "memory MB",
+}
+
+
+def _typical(latency: LatencyPredictor) -> pd.DataFrame:
+    """Return what a table predicts of the fastest, the slowest and a network in the middle of many random ones."""
+    genomes = latency.space.sample(_SAMPLE, np.random.default_rng(0))
+    middle = genomes[np.argsort(latency.predict(genomes), kind="stable")[_SAMPLE // 2]]
+    columns = latency.columns(np.stack([latency.cheapest()[1], middle, latency.dearest()[1]]))
+    columns.insert(3, "images_per_s", 1000.0 * latency.table.batch / columns["latency_ms"])
+    return columns.set_axis(["fastest", "median", "slowest"], axis="index")
 
 
 def checked(table: LatencyTable, result: TableCheck, *, as_json: bool) -> None:
@@ -188,6 +220,7 @@ def _summary(built: LatencyTable) -> dict[str, object]:
         "calibration": built.calibration.model,
         "transferred_from": built.source.device if built.source else None,
         "sustained": {name: asdict(each) for name, each in built.sustained.items()},
+        "sizes": {name: asdict(each) for name, each in built.sizes.items()},
         "error": built.error,
         "plain_sum_error": built.plain_error,
         "macs_error": built.macs_error,

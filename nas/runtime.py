@@ -238,6 +238,43 @@ def free_bytes() -> float | None:
     return min(amounts + ([int(limit)] if limit.isdigit() else []), default=None)
 
 
+def footprint_bytes(path: Path, threads: int, provider: str = "cpu") -> int | None:
+    """Return how much memory a process needs at most to load and run a model, beyond the runtime; None if not told.
+
+    Raises:
+        MeasureError: the model cannot be run.
+    """
+    # In a process of its own, since the highest mark of this one is passed; it finds this file where this one did.
+    folder = Path(__file__).resolve().parents[__name__.count(".")]
+    code = f"import sys; sys.path[0] = {str(folder)!r}; import {__name__} as runtime; runtime.print_footprint()"
+    command = [sys.executable, "-c", code, str(path), str(threads), provider]
+    with explained(path):
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            raise MeasureError(done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "its process died")
+    words = done.stdout.split()
+    return int(words[-1]) if words and words[-1].isdigit() else None
+
+
+def print_footprint() -> None:
+    """Do what `footprint_bytes` wants of its process: its arguments are a model, threads and a provider."""
+    path, threads, provider = sys.argv[1:]
+    load_runtime()
+    before = _highest_bytes()
+    session = open_session(path, int(threads), provider)
+    inputs = random_inputs(session, np.random.default_rng(0))
+    for _ in range(3):
+        session.run(None, inputs)
+    after = _highest_bytes()
+    if before and after and after > before:
+        sys.stdout.write(str(after - before))
+
+
+def _highest_bytes() -> int | None:
+    found = re.search(r"VmHWM:\s+(\d+) kB", text_of("/proc/self/status") or "")
+    return int(found.group(1)) * 1024 if found else None
+
+
 def text_of(path: str) -> str | None:
     """Return the content of a small file of the system, None if it cannot be read."""
     try:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from predictors.calibration import CalibratedCost, Calibration
+from predictors.footprint import Size, SizeFit
 from predictors.quality import LatencyError, mape_percent
 from search_spaces.documents import content_hash, document
 from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import block_key
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Values = npt.NDArray[np.float64]
 Percentile = Literal["p50", "p90"]
@@ -105,13 +109,14 @@ class LatencyTable:
         created: UTC time, ISO 8601.
         seed: of calibration and held-out networks and of the order of measuring.
         sustained: of the calibration networks, by percentile.
+        sizes: of some calibration networks, those that the device tells.
         error: on `held_out`, after calibration.
         plain_error: on `held_out`, of the plain sum of blocks.
         macs_error: on `held_out`, of a straight line through the MACs of the calibration networks.
         source: where the blocks were measured, if not on this device: only whole networks were measured here.
     """
 
-    CURRENT_VERSION: ClassVar[int] = 2
+    CURRENT_VERSION: ClassVar[int] = 3
 
     format_version: int
     device: str
@@ -130,6 +135,7 @@ class LatencyTable:
     calibration_networks: tuple[MeasuredNetwork, ...]
     held_out: Annotated[tuple[MeasuredNetwork, ...], Field(min_length=2)]
     sustained: dict[Percentile, SustainedRatio]
+    sizes: dict[Size, SizeFit]
     error: LatencyError
     plain_error: LatencyError
     macs_error: LatencyError
@@ -165,6 +171,22 @@ class LatencyPredictor(CalibratedCost):
         if percentile not in self.table.sustained:
             raise InputError(f"the table of device {self.table.device!r} does not tell {percentile}")
         return self.predict(genomes) * self.table.sustained[percentile].ratio
+
+    def columns(self, genomes: Genomes) -> pd.DataFrame:
+        """Return all that the table tells of canonical genomes ``int16[n, n_genes]``, a row each.
+
+        Columns: ``latency_ms``, ``low_ms`` and ``high_ms`` (where nine of ten measurements lie), ``p50_ms`` and
+        ``p90_ms`` (running back to back), and, where the device tells them, ``file_mb`` and ``memory_mb`` (what a
+        process needs at most to load and run the network, beyond the runtime).
+        """
+        import pandas as pd
+
+        low_ms, high_ms = self.interval(genomes)
+        columns = {"latency_ms": self.predict(genomes), "low_ms": low_ms, "high_ms": high_ms}
+        columns |= {f"{name}_ms": self.predict_percentile(genomes, name) for name in self.table.sustained}
+        for name, fit in self.table.sizes.items():
+            columns[name] = fit.cost(self.space, self.table.precision).predict(genomes)
+        return pd.DataFrame(columns)
 
     @property
     def margin(self) -> float:

@@ -128,6 +128,20 @@ class Sustained:
 
 @document
 @dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What one model takes besides time.
+
+    Attributes:
+        file_mb: size of its file.
+        memory_mb: what a process needs at most to load and run it, beyond the runtime itself; None where not told.
+    """
+
+    file_mb: _Positive
+    memory_mb: _Positive | None
+
+
+@document
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """Latency of one model over interleaved rounds.
 
@@ -138,6 +152,7 @@ class Measurement:
         p90_ms: median of the rounds' 90th percentiles.
         runs: timed runs in all rounds together.
         sustained: the run back to back, None when it was not asked for.
+        footprint: size and memory, None when it was not asked for.
     """
 
     id: str
@@ -146,6 +161,7 @@ class Measurement:
     p90_ms: _Positive
     runs: _Count
     sustained: Sustained | None = None
+    footprint: Footprint | None = None
 
     @property
     def latency_ms(self) -> float:

@@ -15,15 +15,17 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
 
-from nas.devices.base import Conditions, Fingerprint, Measurement, MeasurementRun, Sustained
+from nas.devices.base import Conditions, Fingerprint, Footprint, Measurement, MeasurementRun, Sustained
 from nas.measure import MIN_RUNS, Manifest
 from search_spaces.documents import content_hash, decode, document
 from search_spaces.errors import InputError
 
 _NS_PER_MS = 1e6
+_BYTES_PER_MB = 1e6
 _MOST = 10**15
 """A run of eleven days in nanoseconds: whatever is larger was not measured, and would overflow what is fitted to it."""
 _MOST_BYTES = 2**29
+_Bytes = Annotated[int, Field(gt=0, le=_MOST)]
 _Ns = Annotated[int, Field(gt=0, le=_MOST)]
 _Runs = Annotated[int, Field(ge=MIN_RUNS, le=_MOST)]
 _Round = Annotated[int, Field(ge=0, le=_MOST)]
@@ -94,6 +96,15 @@ class _SustainedLine:
 
 @document
 @dataclass(frozen=True, kw_only=True)
+class _FootprintLine:
+    kind: Literal["footprint"]
+    id: str
+    file_bytes: _Bytes
+    memory_bytes: _Bytes | None
+
+
+@document
+@dataclass(frozen=True, kw_only=True)
 class _EndLine:
     kind: Literal["end"]
     conditions: _ConditionsNow
@@ -104,13 +115,14 @@ class _EndLine:
 class _AnyLine:
     """What a line must say before it is known which kind it is."""
 
-    kind: Literal["visit", "round", "sustained", "end"]
+    kind: Literal["visit", "round", "sustained", "footprint", "end"]
 
 
-_KINDS: dict[str, type[_VisitLine | _RoundLine | _SustainedLine | _EndLine]] = {
+_KINDS: dict[str, type[_VisitLine | _RoundLine | _SustainedLine | _FootprintLine | _EndLine]] = {
     "visit": _VisitLine,
     "round": _RoundLine,
     "sustained": _SustainedLine,
+    "footprint": _FootprintLine,
     "end": _EndLine,
 }
 
@@ -125,6 +137,7 @@ class Results:
         starts: the attempts: when each was started, its own hash, and its software.
         visits: (attempt, line).
         sustained: (attempt, line).
+        footprints: (attempt, line).
         conditions: what was read at start, after rounds and at the end.
     """
 
@@ -133,6 +146,7 @@ class Results:
     starts: frozenset[tuple[float, str, str, str]]
     visits: frozenset[tuple[str, _VisitLine]]
     sustained: frozenset[tuple[str, _SustainedLine]]
+    footprints: frozenset[tuple[str, _FootprintLine]]
     conditions: frozenset[tuple[bool, _ConditionsNow]]
 
     def merged(self, other: Results) -> Results:
@@ -152,10 +166,13 @@ class Results:
             self.starts | other.starts,
             self.visits | other.visits,
             self.sustained | other.sustained,
+            self.footprints | other.footprints,
             self.conditions | other.conditions,
         )
-        if _repeats((start, line.id, line.round) for start, line in both.visits) or _repeats(
-            (start, line.id) for start, line in both.sustained
+        if (
+            _repeats((start, line.id, line.round) for start, line in both.visits)
+            or _repeats((start, line.id) for start, line in both.sustained)
+            or _repeats((start, line.id) for start, line in both.footprints)
         ):
             raise InputError("the results contradict each other: two figures for the same visit")
         return both
@@ -175,13 +192,18 @@ class Results:
         sustained: dict[str, _SustainedLine] = {}
         for _, long in sorted(self.sustained, key=lambda each: order[each[0]]):
             sustained.setdefault(long.id, long)
-        strange = (visits.keys() | sustained.keys()) - {model.id for model in manifest.models}
+        footprints: dict[str, _FootprintLine] = {}
+        for _, each in sorted(self.footprints, key=lambda each: order[each[0]]):
+            footprints.setdefault(each.id, each)
+        strange = (visits.keys() | sustained.keys() | footprints.keys()) - {model.id for model in manifest.models}
         if strange:
             raise InputError(f"holds results for {min(strange)[:80]!r}, which the manifest does not ask for")
         lacking = [
             model.id
             for model in manifest.models
-            if len(visits[model.id]) < manifest.rounds or (model.sustained_s and model.id not in sustained)
+            if len(visits[model.id]) < manifest.rounds
+            or (model.sustained_s and model.id not in sustained)
+            or (model.footprint and model.id not in footprints)
         ]
         if lacking:
             raise InputError(
@@ -190,7 +212,10 @@ class Results:
             )
         return MeasurementRun(
             fingerprint=self.fingerprint,
-            measurements=tuple(_measurement(visits[each.id], sustained.get(each.id)) for each in manifest.models),
+            measurements=tuple(
+                _measurement(visits[model.id], sustained.get(model.id), footprints.get(model.id))
+                for model in manifest.models
+            ),
             conditions=self._summary(),
         )
 
@@ -252,6 +277,7 @@ def parse_results(path: Path) -> Results:
     start = decode(_StartLine, texts[0], source=f"{path}, line 1")
     visits: list[_VisitLine] = []
     sustained: list[_SustainedLine] = []
+    footprints: list[_FootprintLine] = []
     conditions = [(True, start.conditions)]
     for number, text in enumerate(texts[1:], start=2):
         source = f"{path}, line {number}"
@@ -260,11 +286,17 @@ def parse_results(path: Path) -> Results:
             visits.append(line)
         elif isinstance(line, _SustainedLine):
             sustained.append(line)
+        elif isinstance(line, _FootprintLine):
+            footprints.append(line)
         else:
             conditions.append((False, line.conditions))
         if isinstance(line, _EndLine) and number < len(texts):
             raise InputError(f"{path}: goes on after its end line")
-    if _repeats((line.id, line.round) for line in visits) or _repeats(line.id for line in sustained):
+    if (
+        _repeats((line.id, line.round) for line in visits)
+        or _repeats(line.id for line in sustained)
+        or _repeats(line.id for line in footprints)
+    ):
         raise InputError(f"{path}: holds more than one result for the same visit")
     attempt = content_hash(start)
     return Results(
@@ -273,6 +305,7 @@ def parse_results(path: Path) -> Results:
         starts=frozenset([(start.conditions.time_unix_s, attempt, start.python, start.numpy)]),
         visits=frozenset((attempt, line) for line in visits),
         sustained=frozenset((attempt, line) for line in sustained),
+        footprints=frozenset((attempt, line) for line in footprints),
         conditions=frozenset(conditions),
     )
 
@@ -282,7 +315,9 @@ def _repeats(keys: Iterable[object]) -> bool:
     return len(set(listed)) < len(listed)
 
 
-def _measurement(visits: Sequence[_VisitLine], sustained: _SustainedLine | None) -> Measurement:
+def _measurement(
+    visits: Sequence[_VisitLine], sustained: _SustainedLine | None, footprint: _FootprintLine | None
+) -> Measurement:
     """Sum up one model's visits, given in order."""
     return Measurement(
         id=visits[0].id,
@@ -298,5 +333,11 @@ def _measurement(visits: Sequence[_VisitLine], sustained: _SustainedLine | None)
             duration_s=sustained.duration_s,
         )
         if sustained
+        else None,
+        footprint=Footprint(
+            file_mb=footprint.file_bytes / _BYTES_PER_MB,
+            memory_mb=footprint.memory_bytes / _BYTES_PER_MB if footprint.memory_bytes is not None else None,
+        )
+        if footprint
         else None,
     )

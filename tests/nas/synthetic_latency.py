@@ -16,6 +16,7 @@ from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from predictors.additive import AdditiveCost
 from predictors.calibration import CalibratedCost, calibrate
+from predictors.footprint import SizeFit
 from predictors.latency import BlockLatency, LatencyPredictor, LatencyTable, MeasuredNetwork, SustainedRatio
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
@@ -91,6 +92,10 @@ def synthetic_table(space: NetworkSpace, *, noise: float = 0.01, seed: int = 0) 
         sustained={
             "p50": SustainedRatio(ratio=1.1, mape_percent=1.0),
             "p90": SustainedRatio(ratio=1.3, mape_percent=2.0),
+        },
+        sizes={
+            "file_mb": SizeFit(constant_mb=0.1, per_block_mb=0.01, per_weight_mb=1.0, mape_percent=0.0),
+            "memory_mb": SizeFit(constant_mb=20.0, per_block_mb=0.0, per_weight_mb=3.0, mape_percent=0.0),
         },
         error=errors[0],
         plain_error=errors[1],

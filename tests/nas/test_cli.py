@@ -26,7 +26,18 @@ from tests.source_tree import ROOT
 
 OPTIONS = {
     "train": {"--run", "--space", "--data", "--steps", "--batch-size", "--accelerator", "--seed", "--json"},
-    "build-lut": {"--device", "--run", "--space", "--data", "--name", "--out", "--from", "--seed", "--json"},
+    "build-lut": {
+        "--device",
+        "--run",
+        "--space",
+        "--data",
+        "--name",
+        "--out",
+        "--from",
+        "--transfer-from",
+        "--seed",
+        "--json",
+    },
     "devices": {"--json"},
     "analyze": {"--device", "--run", "--seed", "--json"},
     "lut show": {"--device", "--run", "--csv", "--json"},

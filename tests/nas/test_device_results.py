@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,16 @@ Lines = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, str]:
-    """A manifest and the text of its results: start, twice three visits and a round line, three sustained runs, end."""
+    """A manifest and the text of its results: start, two rounds of three visits, long runs, a footprint, end."""
     folder = tmp_path_factory.mktemp("measured")
-    manifest = Manifest(models=tuple(timed(three_models(folder), sustained_s=0.01)), rounds=2)
+    models = [replace(model, footprint=number == 1) for number, model in enumerate(three_models(folder))]
+    manifest = Manifest(models=tuple(timed(models, sustained_s=0.01)), rounds=2)
     measure(manifest, folder / "results.jsonl", lambda done, total: None)
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     # Without what a restless machine adds: visits of models that disagree with themselves.
     regular = [line for line in lines if line.get("round", 0) < 2]
     assert [line["kind"] for line in regular] == [
-        "start", *["visit"] * 3, "round", *["visit"] * 3, "round", *["sustained"] * 3, "end"
+        "start", *["visit"] * 3, "round", *["visit"] * 3, "round", *["sustained"] * 3, "footprint", "end"
     ]  # fmt: skip
     return manifest, "".join(json.dumps(line) + "\n" for line in regular)
 
@@ -45,8 +47,14 @@ def test_figures_are_those_of_the_lines(measured: tuple[Manifest, str], tmp_path
         (long,) = (line for line in lines if line["kind"] == "sustained" and line["id"] == measurement.id)
         assert measurement.sustained is not None
         assert round(measurement.sustained.p90_ms * 1e6) == long["p90_ns"]
+    sizes = [measurement.footprint for measurement in run.measurements]
+    assert (sizes[0], sizes[2]) == (None, None)
+    assert sizes[1] is not None
+    assert sizes[1].memory_mb is not None
+    assert sizes[1].file_mb * 1e6 == pytest.approx(manifest.models[1].path.stat().st_size)
+    assert 1 < sizes[1].memory_mb < 500
     assert run.conditions.ended_unix_s == lines[-1]["conditions"]["time_unix_s"]
-    assert run.conditions.load_max == max(lines[i]["conditions"]["load"] for i in (4, 8, 12))
+    assert run.conditions.load_max == max(lines[i]["conditions"]["load"] for i in (4, 8, 13))
     assert run.conditions.numpy == lines[0]["numpy"]
 
 
@@ -72,7 +80,7 @@ def _change_machine(**fields: Any) -> Callable[[Lines], Lines]:
         (lambda lines: [*lines[:2], *lines[1:]], "more than one result"),
         (lambda lines: [*lines[:10], lines[9], *lines[10:]], "more than one result"),
         (lambda lines: [*lines, lines[-1]], "goes on after its end line"),
-        (lambda lines: [*lines[:-1], lines[0], lines[-1]], "line 13: kind"),
+        (lambda lines: [*lines[:-1], lines[0], lines[-1]], "line 14: kind"),
         (_change(0, format_version=2), "line 1: format_version"),
         (_change(0, manifest_hash="0"), "another manifest"),
         (_change(0, password="x"), "line 1: password"),

@@ -22,7 +22,7 @@ from predictors.latency import LatencyPredictor
 from tests.command_line import nas_here, refusal, succeed
 from tests.nas.test_cli import documented_keys, keys_of
 
-ERRORS = ("error", "plain_sum_error", "macs_error", "steady_error", "sustained")
+ERRORS = ("error", "plain_sum_error", "macs_error", "steady_error", "sustained", "sizes")
 """What their keys are is said of `build-lut`, and tested there."""
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from predictors.additive import AdditiveCost
 from predictors.calibration import Calibration
+from predictors.footprint import SizeFit, fit_size
 from predictors.latency import (
     BlockLatency,
     LatencyPredictor,
@@ -84,6 +85,7 @@ def table(space: NetworkSpace = SPACE, **changes: Any) -> LatencyTable:
             for genome, ms in zip(held_out.tolist(), measured.tolist(), strict=True)
         ),
         sustained={"p90": SustainedRatio(ratio=1.5, mape_percent=2.0)},
+        sizes={"file_mb": SizeFit(constant_mb=1.0, per_block_mb=0.0, per_weight_mb=1.5, mape_percent=0.0)},
         error=error,
         plain_error=error,
         macs_error=error,
@@ -135,6 +137,34 @@ def test_a_table_with_networks_that_the_space_does_not_have_is_refused() -> None
     first, *others = table().held_out
     with pytest.raises(InputError, match=r"gene 'stage1\.width' has index 99"):
         LatencyPredictor(SPACE, table(held_out=(dataclasses.replace(first, genes=(99, *first.genes[1:])), *others)))
+
+
+def test_columns_hold_all_that_the_table_tells() -> None:
+    predictor = LatencyPredictor(SPACE, table())
+    genomes = networks(30, seed=2)
+    columns = predictor.columns(genomes)
+    assert list(columns) == [
+        "latency_ms",
+        "low_ms",
+        "high_ms",
+        *(f"{name}_ms" for name in table().sustained),
+        "file_mb",
+    ]
+    assert columns["latency_ms"].tolist() == predictor.predict(genomes).tolist()
+    assert (columns["low_ms"] < columns["latency_ms"]).all()
+    assert (columns["latency_ms"] < columns["high_ms"]).all()
+    weights_mb = [sum(placed.block.weight_bytes("fp32") for placed in SPACE.lower(each)) / 1e6 for each in genomes]
+    assert columns["file_mb"].to_numpy() == pytest.approx(1.0 + 1.5 * np.array(weights_mb))
+
+
+def test_sizes_are_a_line_through_blocks_and_weights() -> None:
+    genomes = networks(30, seed=4)
+    true = SizeFit(constant_mb=20.0, per_block_mb=0.02, per_weight_mb=3.0, mape_percent=0.0)
+    for precision in ("fp32", "int8"):
+        sizes_mb = true.cost(SPACE, precision).predict(genomes)
+        found = fit_size(SPACE, genomes[:8], sizes_mb[:8], precision)
+        assert found.cost(SPACE, precision).predict(genomes) == pytest.approx(sizes_mb)
+        assert found.mape_percent == pytest.approx(0.0, abs=1e-6)
 
 
 def test_nine_of_ten_held_out_networks_are_not_slower_than_the_margin_says() -> None:
