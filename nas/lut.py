@@ -19,6 +19,7 @@ from nas.lut_plan import (
     BLOCK_VISIT_MS,
     FOOTPRINTS,
     NETWORK_VISIT_MS,
+    REPEATED_NETWORKS,
     ROUNDS,
     SUSTAINED_S,
     TablePlan,
@@ -47,7 +48,7 @@ from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
 
-STATISTIC: Literal["lower quartile of rounds"] = "lower quartile of rounds"
+STATISTIC: Literal["lower quartile of steady rounds"] = "lower quartile of steady rounds"
 UNUSABLE_PERCENT = 25.0
 """A model whose even and odd rounds differ by more, after it was measured again, has no figure."""
 
@@ -100,10 +101,9 @@ def table_models(
     genomes = space.check([*plan.calibration, *plan.held_out])
     specs = {network_id(number): space.lower(genome) for number, genome in enumerate(genomes)}
     networks = network_models(specs, cache, folder, progress)
-    # The same files twice: a second session is an independent measurement of the same network, and where a session's
-    # memory happens to lie makes a difference of up to some percent.
-    again = [replace(file, id=again_id(file.id)) for file in networks]
     calibration, held_out = networks[: len(plan.calibration)], networks[len(plan.calibration) :]
+    # The same files twice: a second session is an independent measurement of the same network.
+    again = [replace(file, id=again_id(file.id)) for file in held_out[:REPEATED_NETWORKS]]
     # Calibration networks come by rising cost.
     spread = {round(position) for position in np.linspace(0, len(calibration) - 1, FOOTPRINTS)}
     fitting = [

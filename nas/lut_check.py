@@ -10,7 +10,7 @@ import numpy as np
 from nas.block_cache import BlockCache
 from nas.devices import Device
 from nas.lut import again_id, network_error, network_id
-from nas.lut_plan import ROUNDS, held_out_sample, network_models
+from nas.lut_plan import REPEATED_NETWORKS, ROUNDS, held_out_sample, network_models
 from nas.progress import Progress, no_progress
 from predictors.latency import LatencyPredictor, MeasuredNetwork, truth_ms
 from predictors.quality import LatencyError
@@ -78,7 +78,7 @@ def check_lut(
         latency: the table's predictions.
         cache: holds the space's blocks.
         device: where the table was measured.
-        networks: how many new ones; each is measured in two sessions.
+        networks: how many new ones; some are measured in two sessions.
         work_dir: for the files.
         seed: of the draw and of the order of measuring.
         progress: told of measuring.
@@ -95,13 +95,13 @@ def check_lut(
     old = known[: len(table.calibration_networks)]
     specs = {network_id(number): space.lower(genome) for number, genome in enumerate(np.concatenate([fresh, old]))}
     files = network_models(specs, cache, work_dir)
-    again = [replace(file, id=again_id(file.id)) for file in files[: len(fresh)]]
+    again = [replace(file, id=again_id(file.id)) for file in files[: min(len(fresh), REPEATED_NETWORKS)]]
     run = device.measure([*files, *again], rounds=ROUNDS, seed=seed, work_dir=work_dir / "measuring", progress=progress)
     latency_ms = [measurement.latency_ms for measurement in run.measurements]
     first, now, second = latency_ms[: len(fresh)], latency_ms[len(fresh) : len(files)], latency_ms[len(files) :]
     measured = tuple(
         MeasuredNetwork(genes=tuple(genome.tolist()), measured_ms=one, repeated_ms=other)
-        for genome, one, other in zip(fresh, first, second, strict=True)
+        for genome, one, other in zip(fresh, first, [*second, *[None] * (len(first) - len(second))], strict=True)
     )
     predicted = latency.predict(fresh)
     drift = float(np.median(np.array(now) / truth_ms(table.calibration_networks)))

@@ -38,6 +38,8 @@ CALIBRATION_NETWORKS = 64
 SPANNING_NETWORKS = 16
 """How many of those span the space; the others are random."""
 HELD_OUT_NETWORKS = 40
+REPEATED_NETWORKS = 40
+"""At most so many of those are measured twice: that tells the noise floor, and takes memory."""
 FOOTPRINTS = 8
 """How many calibration networks, spread over MACs, are run in processes of their own for the memory they need."""
 TRANSFER_NETWORKS = 10
@@ -47,7 +49,8 @@ SUSTAINED_S = 0.1
 
 _POOL = 512
 _NETWORKS = 1
-"""Blocks are group 0: if they are measured at other times, calibration takes out what is different then."""
+"""Blocks are group 0: if they are measured at other times, calibration takes out what is different then. Whole
+networks suffer more than blocks when others use the caches, so they tell of that among themselves."""
 
 
 @document
@@ -239,6 +242,7 @@ def _block_latency(block: BlockSpec, number: int, measured: Mapping[str, Measure
         in_context_ms=context.latency_ms,
         noise_percent=context.noise_percent,
         rounds_ms=context.rounds_ms,
+        slowness=context.slowness,
     )
 
 

@@ -11,11 +11,11 @@ Manifest: ``{"format_version": 1, "models": [{"id", "path", "sha256", "visit_ms"
 its folder.
 
 Protocol: all models are loaded and warmed up; then, in each of `rounds` rounds, every model is visited once in a
-freshly shuffled order. A visit runs the model back to back for about its `visit_ms` and times every run; the first runs
-warm the caches. The rounds are spread over at least `spread_s` by pauses. Models whose even and odd rounds disagree get
-up to as many rounds more. Last, each model runs back to back for its `sustained_s`. Interleaving is what makes figures
-repeatable: a disturbance hits one round of all models, not all rounds of one. A model's figure is the lower quartile of
-its rounds' minima. Where memory is short, models go in groups.
+freshly shuffled order, group by group. A visit runs the model back to back for about its `visit_ms` and times every
+run; the first runs warm the caches. The rounds are spread over at least `spread_s` by pauses. Models whose even and odd
+rounds disagree get up to as many rounds more. Last, each model runs back to back for its `sustained_s`. Interleaving is
+what makes figures repeatable: a disturbance hits one round of all models, not all rounds of one. A model's figure is
+the lower quartile of its rounds' minima. Where memory is short, models go in groups.
 
 Results: one JSON object per line, only ever appended. ``start`` identifies machine and manifest, ``visit`` is one
 (round, model), ``round`` tells load and clock after a round, ``sustained`` is one model's long run, ``footprint`` the
@@ -73,7 +73,9 @@ class ModelFile:
         sha256: of the content, hexadecimal.
         visit_ms: about how long it runs back to back in a visit; caches need some ms to hold a network.
         sustained_s: how long it runs back to back after the rounds.
-        group: where memory is too short for all models, those of one group are still measured in the same rounds.
+        group: models of one group are visited one after the other in every round, so that what they tell of the
+            machine's ups and downs is told of models of their kind. Where memory is too short for all, groups are
+            measured after each other.
         footprint: whether its size and the memory it needs are told, too.
     """
 
@@ -329,7 +331,8 @@ def _measure_group(manifest: Manifest, group: Sequence[int], journal: _Journal, 
         if extra:
             visited = [each for each in subjects if journal.is_unstable(each.model.id, number)]
         # Seeded by round, so that a resumed round goes on in the same order.
-        order = np.random.default_rng([manifest.seed, number]).permutation(len(visited))
+        order = np.random.default_rng([manifest.seed, number]).permutation(len(visited)).tolist()
+        order.sort(key=lambda each: visited[each].model.group)
         waiting = [visited[each] for each in order if number not in journal.visits.get(visited[each].model.id, ())]
         progress.advance(0 if extra else len(visited) - len(waiting))
         if waiting:

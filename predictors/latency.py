@@ -39,6 +39,7 @@ class BlockLatency:
         in_context_ms: the raw figure: the block between two 1x1 convolutions.
         noise_percent: how far the figures of even and odd rounds of the raw figure are apart.
         rounds_ms: the rounds of the raw figure.
+        slowness: how slow the machine was around each of those; empty where it is not known.
     """
 
     block: str
@@ -46,6 +47,7 @@ class BlockLatency:
     in_context_ms: float
     noise_percent: float
     rounds_ms: tuple[float, ...]
+    slowness: tuple[float, ...] = ()
 
 
 @document
@@ -126,7 +128,7 @@ class LatencyTable:
     fingerprint_hash: str
     conditions: dict[str, object]
     space_hash: str
-    statistic: Literal["lower quartile of rounds"]
+    statistic: Literal["lower quartile of steady rounds"]
     exporter: str
     created: str
     seed: int

@@ -148,6 +148,8 @@ class Measurement:
     Attributes:
         id: the model's id.
         rounds_ms: minimum of each round, in the order of the rounds.
+        slowness: how slow the machine was around each of those visits, by the models visited before and after,
+            see `nas.devices.drift`; empty where it is not known.
         median_ms: median of the rounds' medians.
         p90_ms: median of the rounds' 90th percentiles.
         runs: timed runs in all rounds together.
@@ -157,6 +159,7 @@ class Measurement:
 
     id: str
     rounds_ms: Annotated[tuple[_Positive, ...], Field(min_length=1)]
+    slowness: tuple[_Positive, ...] = ()
     median_ms: _Positive
     p90_ms: _Positive
     runs: _Count
@@ -165,13 +168,20 @@ class Measurement:
 
     @property
     def latency_ms(self) -> float:
-        """The lower quartile of the rounds: the one figure that everything else in the toolkit uses."""
-        return lower_quartile(self.rounds_ms)
+        """The lower quartile of the steady rounds: the one figure that everything else in the toolkit uses."""
+        return lower_quartile(self.steady_ms)
 
     @property
     def noise_percent(self) -> float:
         """How far the figures of even and odd rounds are apart, relative to `latency_ms`; 0 for a single round."""
-        return halves_differ_percent(self.rounds_ms)
+        return halves_differ_percent(self.steady_ms)
+
+    @property
+    def steady_ms(self) -> tuple[float, ...]:
+        """The rounds as they would have been had the machine always been equally fast."""
+        if not self.slowness:
+            return self.rounds_ms
+        return tuple(each / slow for each, slow in zip(self.rounds_ms, self.slowness, strict=True))
 
 
 @document

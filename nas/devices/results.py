@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
 from nas.devices.base import Conditions, Fingerprint, Footprint, Measurement, MeasurementRun, Sustained
+from nas.devices.drift import slowness
 from nas.measure import MIN_RUNS, Manifest
 from search_spaces.documents import content_hash, decode, document
 from search_spaces.errors import InputError
@@ -135,7 +137,7 @@ class Results:
         manifest_hash: of what was to be measured.
         fingerprint: of the device.
         starts: the attempts: when each was started, its own hash, and its software.
-        visits: (attempt, line).
+        visits: (attempt, position in its file, line).
         sustained: (attempt, line).
         footprints: (attempt, line).
         conditions: what was read at start, after rounds and at the end.
@@ -144,7 +146,7 @@ class Results:
     manifest_hash: str
     fingerprint: Fingerprint
     starts: frozenset[tuple[float, str, str, str]]
-    visits: frozenset[tuple[str, _VisitLine]]
+    visits: frozenset[tuple[str, int, _VisitLine]]
     sustained: frozenset[tuple[str, _SustainedLine]]
     footprints: frozenset[tuple[str, _FootprintLine]]
     conditions: frozenset[tuple[bool, _ConditionsNow]]
@@ -170,7 +172,7 @@ class Results:
             self.conditions | other.conditions,
         )
         if (
-            _repeats((start, line.id, line.round) for start, line in both.visits)
+            _repeats((start, line.id, line.round) for start, _, line in both.visits)
             or _repeats((start, line.id) for start, line in both.sustained)
             or _repeats((start, line.id) for start, line in both.footprints)
         ):
@@ -186,9 +188,12 @@ class Results:
         if self.manifest_hash != manifest.hash:
             raise InputError("holds results of another manifest")
         order = {attempt: position for position, (_, attempt, _, _) in enumerate(sorted(self.starts))}
-        visits: dict[str, list[_VisitLine]] = defaultdict(list)
-        for _, line in sorted(self.visits, key=lambda each: (order[each[0]], each[1].round)):
-            visits[line.id].append(line)
+        in_time = sorted(self.visits, key=lambda each: (order[each[0]], each[1]))
+        visits: dict[str, list[_Visit]] = defaultdict(list)
+        for visit in _with_slowness(
+            [line for _, _, line in in_time], {each.id: each.group for each in manifest.models}
+        ):
+            visits[visit.line.id].append(visit)
         sustained: dict[str, _SustainedLine] = {}
         for _, long in sorted(self.sustained, key=lambda each: order[each[0]]):
             sustained.setdefault(long.id, long)
@@ -275,7 +280,7 @@ def parse_results(path: Path) -> Results:
     if not texts:
         raise InputError(f"{path}: is empty")
     start = decode(_StartLine, texts[0], source=f"{path}, line 1")
-    visits: list[_VisitLine] = []
+    visits: list[tuple[int, _VisitLine]] = []
     sustained: list[_SustainedLine] = []
     footprints: list[_FootprintLine] = []
     conditions = [(True, start.conditions)]
@@ -283,7 +288,7 @@ def parse_results(path: Path) -> Results:
         source = f"{path}, line {number}"
         line = decode(_KINDS[decode(_AnyLine, text, source=source).kind], text, source=source)
         if isinstance(line, _VisitLine):
-            visits.append(line)
+            visits.append((number, line))
         elif isinstance(line, _SustainedLine):
             sustained.append(line)
         elif isinstance(line, _FootprintLine):
@@ -293,7 +298,7 @@ def parse_results(path: Path) -> Results:
         if isinstance(line, _EndLine) and number < len(texts):
             raise InputError(f"{path}: goes on after its end line")
     if (
-        _repeats((line.id, line.round) for line in visits)
+        _repeats((line.id, line.round) for _, line in visits)
         or _repeats(line.id for line in sustained)
         or _repeats(line.id for line in footprints)
     ):
@@ -303,7 +308,7 @@ def parse_results(path: Path) -> Results:
         manifest_hash=start.manifest_hash,
         fingerprint=start.fingerprint,
         starts=frozenset([(start.conditions.time_unix_s, attempt, start.python, start.numpy)]),
-        visits=frozenset((attempt, line) for line in visits),
+        visits=frozenset((attempt, number, line) for number, line in visits),
         sustained=frozenset((attempt, line) for line in sustained),
         footprints=frozenset((attempt, line) for line in footprints),
         conditions=frozenset(conditions),
@@ -315,16 +320,36 @@ def _repeats(keys: Iterable[object]) -> bool:
     return len(set(listed)) < len(listed)
 
 
+@dataclass(frozen=True)
+class _Visit:
+    line: _VisitLine
+    slowness: float
+
+
+def _with_slowness(visits: Sequence[_VisitLine], group_of: Mapping[str, int]) -> list[_Visit]:
+    """Return visits, given in the order of time, with how slow the machine was around each for models of its group."""
+    slow = np.ones(len(visits))
+    groups = np.array([group_of.get(visit.id, -1) for visit in visits])
+    numbers = {name: number for number, name in enumerate(group_of)}
+    models = np.array([numbers.get(visit.id, -1) for visit in visits])
+    times = np.array([visit.min_ns for visit in visits], dtype=np.float64)
+    for group in np.unique(groups):
+        slow[groups == group] = slowness(models[groups == group], times[groups == group])
+    return [_Visit(line, float(each)) for line, each in zip(visits, slow, strict=True)]
+
+
 def _measurement(
-    visits: Sequence[_VisitLine], sustained: _SustainedLine | None, footprint: _FootprintLine | None
+    visits: Sequence[_Visit], sustained: _SustainedLine | None, footprint: _FootprintLine | None
 ) -> Measurement:
-    """Sum up one model's visits, given in order."""
+    """Sum up one model's visits."""
+    lines = [visit.line for visit in visits]
     return Measurement(
-        id=visits[0].id,
-        rounds_ms=tuple(visit.min_ns / _NS_PER_MS for visit in visits),
-        median_ms=statistics.median(visit.median_ns for visit in visits) / _NS_PER_MS,
-        p90_ms=statistics.median(visit.p90_ns for visit in visits) / _NS_PER_MS,
-        runs=sum(visit.runs for visit in visits),
+        id=lines[0].id,
+        rounds_ms=tuple(line.min_ns / _NS_PER_MS for line in lines),
+        slowness=tuple(visit.slowness for visit in visits),
+        median_ms=statistics.median(line.median_ns for line in lines) / _NS_PER_MS,
+        p90_ms=statistics.median(line.p90_ns for line in lines) / _NS_PER_MS,
+        runs=sum(line.runs for line in lines),
         sustained=Sustained(
             p50_ms=sustained.p50_ns / _NS_PER_MS,
             p90_ms=sustained.p90_ns / _NS_PER_MS,
