@@ -34,7 +34,7 @@ ROUNDS = 16
 BLOCK_VISIT_MS = 4.0
 NETWORK_VISIT_MS = 20.0
 """At most; it takes some ms per MB until the caches hold what they can of a network."""
-CALIBRATION_NETWORKS = 64
+CALIBRATION_NETWORKS = 96
 SPANNING_NETWORKS = 16
 """How many of those span the space; the others are random."""
 HELD_OUT_NETWORKS = 40

@@ -26,20 +26,21 @@ from search_spaces.spec import BlockSpec
 
 Values = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
-CalibrationModel = Literal["scale", "affine", "context", "families", "resolutions", "all"]
+CalibrationModel = Literal["scale", "affine", "context", "families", "resolutions", "inputs", "all"]
 
-_MODELS: tuple[CalibrationModel, ...] = ("scale", "affine", "context", "families", "resolutions", "all")
+_MODELS: tuple[CalibrationModel, ...] = ("scale", "affine", "context", "families", "resolutions", "inputs", "all")
 _CONSTANT = "constant"
 _TIME = "time"
 _OVERFLOW = "overflow_mb"
 _STRENGTHS = (0.003, 0.01, 0.03)
 """Pull of corrections towards none, in units of the error of one network per share of its time. A stronger pull looks
 better in cross-validation, and worse on networks from another sampler."""
+_LEAST_PULL = 1e-9
 _CAPACITIES = tuple(np.linspace(0.1, 0.9, 9))
 """Shares of the calibration networks that fit into the capacities that are tried."""
 _FOLDS = 8
 _REPEATS = 3
-_FEATURE = re.compile(r"time(:\w+|@\d+)?|blocks|mmacs|weights_mb|touched_mb")
+_FEATURE = re.compile(r"time(:\w+|@\d+|%\d+)?|blocks|mmacs|weights_mb|touched_mb")
 _ELEMENT_BYTES = {"fp32": 4, "int8": 1}
 
 
@@ -167,9 +168,10 @@ def calibrate(
 def feature(name: str, blocks: Sequence[BlockSpec], values: Values, precision: str, batch: int = 1) -> Values:
     """Return a feature of every block, ``float64[n_blocks]``.
 
-    ``time`` is its latency in ms, ``time:FAMILY`` and ``time@SIDE`` the same for blocks of one family, or on maps of
-    about one side (a power of two), else 0; ``blocks`` is 1, ``weights_mb`` the size of its weights, ``touched_mb``
-    that and the activations it writes, ``mmacs`` its million MACs.
+    ``time`` is its latency in ms; ``time:FAMILY``, ``time@SIDE`` and ``time%INPUT`` are the same for blocks of one
+    family, on maps of about one side (a power of two), or of networks that take images of one size, else 0. ``blocks``
+    is 1, ``weights_mb`` the size of its weights, ``touched_mb`` that and the activations it writes, ``mmacs`` its
+    million MACs.
 
     Raises:
         InputError: there is no such feature.
@@ -183,8 +185,10 @@ def feature(name: str, blocks: Sequence[BlockSpec], values: Values, precision: s
     if name in ("weights_mb", "touched_mb"):
         written = batch * _ELEMENT_BYTES[precision] if name == "touched_mb" else 0
         return np.array([(block.weight_bytes(precision) + written * block.activations()) / 1e6 for block in blocks])
-    family, side = name.partition(":")[2], name.partition("@")[2]
-    return np.where([_belongs(block, family, side) for block in blocks], values, 0.0)
+    family, side, size = (name.partition(mark)[2] for mark in ":@%")
+    inputs = _inputs(blocks) if size else []
+    chosen = [_belongs(block, family, side) and size in ("", str(_input(block, inputs))) for block in blocks]
+    return np.where(chosen, values, 0.0)
 
 
 def _belongs(block: BlockSpec, family: str, side: str) -> bool:
@@ -196,9 +200,30 @@ def _side(block: BlockSpec) -> int:
     return int(2 ** round(math.log2(block.resolution)))
 
 
+def _inputs(blocks: Sequence[BlockSpec]) -> list[int]:
+    """Return the sizes of the images that networks of these blocks take, falling."""
+    return sorted({block.resolution for block in blocks if block.role == "stem"}, reverse=True)
+
+
+def _input(block: BlockSpec, inputs: Sequence[int]) -> int | None:
+    """Return the size of the images that a block's network takes: one that halves to the side of its map.
+
+    Exactly if there is such a size, else rounded up; the largest of several.
+    """
+    found = [
+        (size % 2**halvings == 0, size)
+        for size in inputs
+        for halvings in range(size.bit_length())
+        if -(-size // 2**halvings) == block.resolution
+    ]
+    return max(found)[1] if found else None
+
+
 def _features_of(model: CalibrationModel, blocks: Sequence[BlockSpec]) -> list[str]:
     families = [f"{_TIME}:{family}" for family in sorted({block.family for block in blocks})]
     sides = [f"{_TIME}@{side}" for side in sorted({_side(block) for block in blocks})]
+    sizes = _inputs(blocks)
+    inputs = [f"{_TIME}%{size}" for size in sizes] if len(sizes) > 1 else []
     context = [_CONSTANT, "blocks", "weights_mb"]
     corrections: Mapping[CalibrationModel, list[str]] = {
         "scale": [],
@@ -206,7 +231,8 @@ def _features_of(model: CalibrationModel, blocks: Sequence[BlockSpec]) -> list[s
         "context": context,
         "families": [*context, *families],
         "resolutions": [*context, *sides],
-        "all": [*context, "mmacs", *families, *sides],
+        "inputs": [*context, *families, *inputs],
+        "all": [*context, "mmacs", *families, *sides, *inputs],
     }
     return [_TIME, *corrections[model]]
 
@@ -227,13 +253,25 @@ def _design(
 
 def _cross_validate(design: Matrix, strength: float) -> float:
     """Return the MAPE on networks left out of the fit, percent."""
-    error: Values = np.empty((_REPEATS, len(design)))
-    for repeat in range(_REPEATS):
-        # Networks come by rising cost: every part gets small and large ones, other ones in every repeat.
-        fold = (np.arange(len(design)) * (2 * repeat + 1) + np.arange(len(design)) // _FOLDS * repeat) % _FOLDS
-        for k in range(_FOLDS):
-            error[repeat, fold == k] = design[fold == k] @ _fit(design[fold != k], strength) - 1.0
-    return float(100.0 * np.mean(np.abs(error)))
+    n = len(design)
+    # Networks come by rising cost: every part gets small and large ones, other ones in every repeat.
+    parts = [
+        (np.arange(n) * (2 * repeat + 1) + np.arange(n) // _FOLDS * repeat) % _FOLDS == k
+        for repeat in range(_REPEATS)
+        for k in range(_FOLDS)
+    ]
+    left_out = np.array(parts, dtype=np.float64)
+    # All folds at once by normal equations. The pull keeps them regular; a column that is zero in a fold needs a little
+    # more. Columns are scaled to their size.
+    size = np.sqrt(np.mean(design**2, axis=0))
+    scaled = design / np.where(size > 0.0, size, 1.0)
+    squares = np.einsum("fn,ni,nj->fij", 1.0 - left_out, scaled, scaled, optimize=True)
+    pull = strength**2 * np.einsum("fii->fi", squares)
+    pull[:, 0] = 0.0
+    squares += (pull + _LEAST_PULL)[:, :, None] * np.eye(scaled.shape[1])
+    factors = np.linalg.solve(squares, ((1.0 - left_out) @ scaled)[:, :, None])[:, :, 0]
+    errors = np.abs(factors @ scaled.T - 1.0)
+    return float(100.0 * np.sum(errors * left_out) / np.sum(left_out))
 
 
 def _fit(design: Matrix, strength: float) -> Values:

@@ -12,6 +12,7 @@ import pytest
 from predictors.additive import AdditiveCost
 from predictors.calibration import CalibratedCost, Calibration, calibrate, feature
 from predictors.quality import mape_percent
+from search_spaces.catalogue import find_space
 from search_spaces.errors import InputError
 from search_spaces.space import Genomes
 from search_spaces.tiny import tiny
@@ -127,7 +128,34 @@ def test_features_of_blocks_add_up_over_families_and_sides() -> None:
     assert small.sum() < 0.5 * large.sum()
 
 
-@pytest.mark.parametrize("name", ["", "colour", "time:", "time@x", "__import__"])
+def test_blocks_are_told_apart_by_the_images_that_their_networks_take() -> None:
+    space = find_space("mobile", channels=3, classes=10)
+    values = np.random.default_rng(0).uniform(0.1, 1.0, len(space.blocks))
+    split = {size: feature(f"time%{size}", space.blocks, values, "fp32") for size in (128, 160, 192, 224)}
+    assert sum(split.values()) == pytest.approx(values)
+    for genome in space.sample(20, np.random.default_rng(1)):
+        spec = space.lower(genome)
+        of_network = np.isin(np.arange(len(values)), [space.blocks.index(placed.block) for placed in spec])
+        for size, each in split.items():
+            assert np.array_equal(
+                each[of_network], values[of_network] if size == spec.input_shape[-1] else 0 * values[of_network]
+            )
+
+
+def test_a_device_that_likes_some_sizes_of_images_is_predicted() -> None:
+    space = find_space("mobile", channels=3, classes=10)
+    values = np.random.default_rng(0).uniform(0.1, 1.0, len(space.blocks))
+    liked = {128: 1.3, 160: 1.2, 192: 1.1, 224: 1.0}
+    there = sum(factor * feature(f"time%{size}", space.blocks, values, "fp32") for size, factor in liked.items())
+    genomes = space.sample(200, np.random.default_rng(1))
+    measured = AdditiveCost(space, there).predict(genomes)
+    fitted = calibrate(space, values, genomes[:64], measured[:64])
+    assert fitted.model in ("inputs", "all")
+    predicted = CalibratedCost(space, values, fitted, "fp32").predict(genomes[64:])
+    assert mape_percent(predicted, measured[64:]) < 0.5
+
+
+@pytest.mark.parametrize("name", ["", "colour", "time%", "time:", "time@x", "__import__"])
 def test_an_unknown_feature_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="no feature"):
         feature(name, SPACE.blocks, block_times(), "fp32")
