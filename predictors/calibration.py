@@ -31,6 +31,7 @@ CalibrationModel = Literal["scale", "affine", "context", "families", "resolution
 _MODELS: tuple[CalibrationModel, ...] = ("scale", "affine", "context", "families", "resolutions", "inputs", "all")
 _CONSTANT = "constant"
 _TIME = "time"
+_NETWORKS = "networks"
 _OVERFLOW = "overflow_mb"
 _STRENGTHS = (0.003, 0.01, 0.03)
 """Pull of corrections towards none, in units of the error of one network per share of its time. A stronger pull looks
@@ -40,7 +41,7 @@ _CAPACITIES = tuple(np.linspace(0.1, 0.9, 9))
 """Shares of the calibration networks that fit into the capacities that are tried."""
 _FOLDS = 8
 _REPEATS = 3
-_FEATURE = re.compile(r"time(:\w+|@\d+|%\d+)?|blocks|mmacs|weights_mb|touched_mb")
+_FEATURE = re.compile(r"time(:\w+|@\d+|%\d+)?|networks%\d+|blocks|mmacs|weights_mb|touched_mb")
 _ELEMENT_BYTES = {"fp32": 4, "int8": 1}
 
 
@@ -169,9 +170,9 @@ def feature(name: str, blocks: Sequence[BlockSpec], values: Values, precision: s
     """Return a feature of every block, ``float64[n_blocks]``.
 
     ``time`` is its latency in ms; ``time:FAMILY``, ``time@SIDE`` and ``time%INPUT`` are the same for blocks of one
-    family, on maps of about one side (a power of two), or of networks that take images of one size, else 0. ``blocks``
-    is 1, ``weights_mb`` the size of its weights, ``touched_mb`` that and the activations it writes, ``mmacs`` its
-    million MACs.
+    family, on maps of about one side (a power of two), or of networks that take images of one size, else 0;
+    ``networks%INPUT`` is 1 for the stems of those. ``blocks`` is 1, ``weights_mb`` the size of its weights,
+    ``touched_mb`` that and the activations it writes, ``mmacs`` its million MACs.
 
     Raises:
         InputError: there is no such feature.
@@ -188,6 +189,8 @@ def feature(name: str, blocks: Sequence[BlockSpec], values: Values, precision: s
     family, side, size = (name.partition(mark)[2] for mark in ":@%")
     inputs = _inputs(blocks) if size else []
     chosen = [_belongs(block, family, side) and size in ("", str(_input(block, inputs))) for block in blocks]
+    if name.startswith(_NETWORKS):
+        return np.where(chosen, [float(block.role == "stem") for block in blocks], 0.0)
     return np.where(chosen, values, 0.0)
 
 
@@ -223,7 +226,7 @@ def _features_of(model: CalibrationModel, blocks: Sequence[BlockSpec]) -> list[s
     families = [f"{_TIME}:{family}" for family in sorted({block.family for block in blocks})]
     sides = [f"{_TIME}@{side}" for side in sorted({_side(block) for block in blocks})]
     sizes = _inputs(blocks)
-    inputs = [f"{_TIME}%{size}" for size in sizes] if len(sizes) > 1 else []
+    inputs = [f"{each}%{size}" for size in sizes for each in (_TIME, _NETWORKS)] if len(sizes) > 1 else []
     context = [_CONSTANT, "blocks", "weights_mb"]
     corrections: Mapping[CalibrationModel, list[str]] = {
         "scale": [],

@@ -137,6 +137,8 @@ def test_blocks_are_told_apart_by_the_images_that_their_networks_take() -> None:
         spec = space.lower(genome)
         of_network = np.isin(np.arange(len(values)), [space.blocks.index(placed.block) for placed in spec])
         for size, each in split.items():
+            stems = feature(f"networks%{size}", space.blocks, values, "fp32")[of_network]
+            assert stems.sum() == (size == spec.input_shape[-1])
             assert np.array_equal(
                 each[of_network], values[of_network] if size == spec.input_shape[-1] else 0 * values[of_network]
             )
