@@ -43,6 +43,8 @@ def lut_stage(train_stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> S
     run = shutil.copytree(train_stage.run, tmp_path_factory.mktemp("measured") / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lut, "ROUNDS", 6)
+        # A few rounds on a busy machine may disagree by more than a user's table may.
+        patch.setattr(lut, "UNUSABLE_PERCENT", 1e9)
         patch.setattr(lut, "SUSTAINED_S", 0.01)
         return Stage(run, succeed(nas_here("build-lut", "--run", run, "--device", "cpu", "--json")))
 
