@@ -13,7 +13,7 @@ from nas.devices import Precision
 from nas.files import write_atomic
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
-from nas.quantization import quantized, without_double_pairs
+from nas.quantization import QUANTIZATION, quantized, without_double_pairs
 from nas.runtime import load_runtime
 from nas.stitch import pointwise, stitch
 from search_spaces.documents import content_hash
@@ -66,7 +66,7 @@ class BlockCache:
         path = self.path(block)
         if self.precision == "fp32":
             return onnx.load(path)
-        quantized_path = self._path(block, [self.precision, load_runtime().__version__])
+        quantized_path = self._path(block, [self.precision, load_runtime().__version__, str(QUANTIZATION)])
         if not quantized_path.exists():
             write_atomic(quantized_path, quantized(onnx.load(path)).SerializeToString())
         return onnx.load(quantized_path)

@@ -85,6 +85,11 @@ def _planned(
         plan = plan_table(opened.space, target, seed=seed)
     else:
         known = opened.latency_table(parse_device(source))
+        if known.device == target.name:
+            raise InputError(f"--transfer-from {source} names the device that is measured; give another one")
+        if known.source is not None:
+            raise InputError(f"the table of {source} has the blocks of {known.source.device}: transfer from that one")
+        opened.require_this_exporter(known)
         plan = plan_transfer(LatencyPredictor(opened.space, known), target, seed=seed)
     make_folder(opened.lut_path(target).parent)
     cache = _filled_cache(opened, planned_blocks(plan, opened.space), target, quiet=quiet)

@@ -80,6 +80,7 @@ def build_lut(
         InputError: as ``device.measure`` and `table_of`.
         MachineError: as ``device.measure`` and `table_of`.
     """
+    _require_source(plan, source)
     # What is left of a killed build is only good for the same build: same files, same protocol.
     identity = [plan, device.fingerprint().hash, ROUNDS, BLOCK_VISIT_MS, NETWORK_VISIT_MS]
     work_dir = work_dir / content_hash(identity, 8)
@@ -122,8 +123,7 @@ def table_of(
         InputError: the figures give some network a latency that is not positive, or `source` is not the table that
             the plan takes blocks from.
     """
-    if plan.source != (source and TableSource.of(source)):
-        raise InputError("the table that this one is transferred from has been built anew since it was planned")
+    _require_source(plan, source)
     unusable = [each.noise_percent for each in run.measurements if each.noise_percent > UNUSABLE_PERCENT]
     if unusable:
         raise MachineError(
@@ -165,6 +165,13 @@ def table_of(
         macs_error=network_error(_line(macs.predict(calibration), truth_ms(fitting), macs.predict(held_out)), testing),
         source=plan.source,
     )
+
+
+def _require_source(plan: TablePlan, source: LatencyTable | None) -> None:
+    if plan.source != (source and TableSource.of(source)):
+        raise InputError(
+            "the table to take blocks from is not the one that this one was planned with: was it built again meanwhile?"
+        )
 
 
 def network_error(predicted: npt.NDArray[np.float64], networks: Sequence[MeasuredNetwork]) -> LatencyError:

@@ -41,7 +41,7 @@ HELD_OUT_NETWORKS = 40
 REPEATED_NETWORKS = 40
 """At most so many of those are measured twice: that tells the noise floor, and takes memory."""
 FOOTPRINTS = 8
-"""How many calibration networks, spread over MACs, are run in processes of their own for the memory they need."""
+"""How many calibration networks, spread over their cost, are run in processes of their own for the memory they need."""
 TRANSFER_NETWORKS = 10
 LEAST_TRANSFER_NETWORKS = 8
 SUSTAINED_S = 0.1
@@ -130,10 +130,13 @@ def plan_transfer(
         raise InputError(f"a table is transferred on at least {LEAST_TRANSFER_NETWORKS} networks, got {networks}")
     space = source.space
     pool = space.unique(space.sample(max(_POOL, 4 * networks), np.random.default_rng([seed, 0])))
-    if len(pool) < networks + HELD_OUT_NETWORKS:
-        raise InputError(f"space {space.name!r} has too few networks to transfer a table on {networks}")
-    calibration = pool[evenly_spaced(source.predict(pool), networks)]
+    calibration = pool[evenly_spaced(source.predict(pool), min(networks, len(pool)))]
     testing = held_out_sample(space, HELD_OUT_NETWORKS, np.random.default_rng([seed, 1]), exclude=calibration)
+    if len(calibration) < networks or len(testing) < HELD_OUT_NETWORKS:
+        raise InputError(
+            f"space {space.name!r} has {space.count()} networks, too few to transfer a table on {networks} and test it "
+            f"on {HELD_OUT_NETWORKS} others"
+        )
     return _plan(space, device, seed, calibration, testing, source=TableSource.of(source.table))
 
 

@@ -288,12 +288,12 @@ def measure(manifest: Manifest, results: Path, report: Callable[[int, int], None
         raise runtime.MeasureError(f"these models need onnxruntime >= {manifest.minimum_runtime}, here is {found}")
     with results.open("a+b") as file:
         journal = _Journal(file, manifest)
-        total = 1 + sum(2 + manifest.rounds + _sustained_units(model) for model in manifest.models)
+        total = 1 + sum(2 + manifest.rounds + _sustained_units(model) + model.footprint for model in manifest.models)
         progress = _Progress(total, report)
         if not journal.finished:
             for group in _groups(manifest):
                 _measure_group(manifest, group, journal, progress)
-            _footprints(manifest, journal)
+            _footprints(manifest, journal, progress)
             journal.append("end", conditions=runtime.conditions())
             progress.advance()
         report(total, total)
@@ -412,8 +412,9 @@ def _visit(number: int, subject: _Subject, journal: _Journal) -> None:
     journal.append("visit", round=number, id=subject.model.id, **figures)
 
 
-def _footprints(manifest: Manifest, journal: _Journal) -> None:
+def _footprints(manifest: Manifest, journal: _Journal, progress: _Progress) -> None:
     for model in manifest.models:
+        progress.advance(int(model.footprint))
         if model.footprint and model.id not in journal.footprints:
             with runtime.explained(model.path, model.id):
                 file_bytes = model.path.stat().st_size

@@ -76,7 +76,11 @@ def shown(latency: LatencyPredictor, frame: pd.DataFrame, csv: Path | None, *, a
         value = {"csv": str(csv) if csv else None} | _summary(table) | {"rows": frame[columns].to_dict("records")}
         print_json(value | {"networks": networks.to_dict("index")})
         return
-    say(f"{len(table.blocks)} blocks of {table.device}, measured {table.created}, batch {table.batch}")
+    blocks = f"{len(table.blocks)} blocks of {table.source.device if table.source else table.device}"
+    if table.source:
+        say(f"{blocks}, calibrated on networks of {table.device} {table.created}, batch {table.batch}")
+    else:
+        say(f"{blocks}, measured {table.created}, batch {table.batch}")
     cost = frame.groupby("family")["calibrated_ms"]
     print_table(
         ["family", "blocks", "fastest ms", "median ms", "slowest ms", "ms per 100 MMACs"],
@@ -248,7 +252,7 @@ def _quality(built: LatencyTable) -> None:
     )
     say(f"Running back to back, a network takes of its latency: {sustained}")
     flagged = [entry.noise_percent for entry in built.blocks if entry.noise_percent > _FLAGGED_PERCENT]
-    if flagged:
+    if flagged and not built.source:
         say(
             f"{len(flagged)} blocks disagree with themselves by more than {_FLAGGED_PERCENT:.0f} % (the worst by "
             f"{max(flagged):.0f} %): something else was running"

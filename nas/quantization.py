@@ -12,12 +12,15 @@ import logging
 from collections.abc import Iterator, Mapping
 
 import onnx
-from onnx import shape_inference
+from onnx import numpy_helper, shape_inference
 
 from nas.runtime import load_runtime
 
 Ranges = Mapping[str, tuple[float, float]]
 """Smallest and largest value of activations, by name."""
+
+QUANTIZATION = 1
+"""Raised when `quantized` makes other models than before, so that none of before are taken from a cache."""
 
 _ANY_RANGE = (-4.0, 4.0)
 
@@ -70,7 +73,11 @@ def without_double_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    values = {tensor.name: tensor.raw_data for tensor in graph.initializer}
+    converting = ("QuantizeLinear", "DequantizeLinear")
+    parameters = {name for node in graph.node if node.op_type in converting for name in node.input[1:]}
+    values = {
+        tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in graph.initializer if tensor.name in parameters
+    }
     floats = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     # Nodes are in no order: what converts back is found first.
     back: dict[str, str] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from nas import defaults
 from nas.block_cache import BlockCache
 from nas.data import ImageData, describe_data, load_data
-from nas.devices import Device, Fingerprint, KitDevice, Precision
+from nas.devices import Device, Fingerprint, KitDevice, Precision, parse_device
 from nas.files import exclusive_lock, make_folder, read_document, write_atomic
 from nas.front import Front
 from nas.ledger import Ledger
@@ -190,13 +190,17 @@ class Run:
     def _build_lut(self, device: Device) -> str:
         return f"nas build-lut --device {device.name}{run_option(self.path)}"
 
-    def require_this_machine(self, device: Device, table: LatencyTable) -> None:
-        """Raise `InputError`, naming what differs, if a table was measured on another machine or other software."""
+    def require_this_exporter(self, table: LatencyTable) -> None:
+        """Raise `InputError` if a table's blocks were made by another exporter than the one here."""
         if table.exporter != exporter_name():
             raise InputError(
-                f"the table of device {device.name} is of blocks made by another exporter ({table.exporter}, here "
-                f"{exporter_name()}); run `{self._build_lut(device)}` again"
+                f"the table of device {table.device} is of blocks made by another exporter ({table.exporter}, here "
+                f"{exporter_name()}); run `{self._build_lut(parse_device(table.device))}` again"
             )
+
+    def require_this_machine(self, device: Device, table: LatencyTable) -> None:
+        """Raise `InputError`, naming what differs, if a table was measured on another machine or other software."""
+        self.require_this_exporter(table)
         measured_on = decode(Fingerprint, canonical_json(table.fingerprint), source=str(self.lut_path(device)))
         differing = device.fingerprint().differences(measured_on)
         if differing:

@@ -211,8 +211,11 @@ def _inputs(blocks: Sequence[BlockSpec]) -> list[int]:
 def _input(block: BlockSpec, inputs: Sequence[int]) -> int | None:
     """Return the size of the images that a block's network takes: one that halves to the side of its map.
 
-    Exactly if there is such a size, else rounded up; the largest of several.
+    Exactly if there is such a size, else rounded up; the largest of several, so that blocks that networks for images of
+    several sizes share count for the largest.
     """
+    if block.role == "stem":
+        return block.resolution
     found = [
         (size % 2**halvings == 0, size)
         for size in inputs

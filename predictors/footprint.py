@@ -21,7 +21,7 @@ Size = Literal["file_mb", "memory_mb"]
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeFit:
-    """A straight line through sizes of whole networks.
+    """A straight line through sizes of whole networks, for which the size of images counts little.
 
     Attributes:
         constant_mb: of any network.
@@ -46,7 +46,8 @@ def fit_size(space: NetworkSpace, genomes: Genomes, sizes_mb: Values, precision:
 
     Args:
         space: what the genomes mean.
-        genomes: canonical, ``int16[n, n_genes]``; fewer than three leave some of the line at zero.
+        genomes: canonical, ``int16[n, n_genes]``; where they do not tell the three factors apart, the line is the one
+            with the smallest factors.
         sizes_mb: ``float64[n]``.
         precision: of the weights.
     """

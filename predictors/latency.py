@@ -39,7 +39,7 @@ class BlockLatency:
         in_context_ms: the raw figure: the block between two 1x1 convolutions.
         noise_percent: how far the figures of even and odd rounds of the raw figure are apart.
         rounds_ms: the rounds of the raw figure.
-        slowness: how slow the machine was around each of those; empty where it is not known.
+        slowness: how slow the machine was around each of those; empty where nobody told.
     """
 
     block: str

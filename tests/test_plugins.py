@@ -17,7 +17,7 @@ KINDS = {
     "predictors/regression": [fit.__module__.split(".")[-1] for fit in REGRESSIONS.values()],
 }
 # What the plug-ins of a kind are made of, in the same folder.
-SHARED = {"layers", "words", "base", "results", "evidence", "warp", "chosen"}
+SHARED = {"layers", "words", "base", "drift", "results", "evidence", "warp", "chosen"}
 
 
 @pytest.mark.parametrize("folder", KINDS)

@@ -203,6 +203,7 @@ def staircase(objectives: Values, worst_error: float, limit_ms: float) -> float:
     return area
 
 
+@pytest.mark.slow
 def test_a_budget_that_does_not_bind_is_compared_inside_the_reachable_range(tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, strategy="random")
     found = search(tmp_path, "1000", settings=settings)

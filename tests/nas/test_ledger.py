@@ -229,6 +229,7 @@ def test_kills_while_writing_leave_whole_rows(path: Path) -> None:
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
 
 
+@pytest.mark.slow
 def test_kills_while_opening_leave_a_ledger_that_can_be_used(tmp_path: Path) -> None:
     for case in range(12):
         path = tmp_path / f"{case}.db"

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from nas.block_cache import BlockCache
-from nas.quantization import Ranges, quantized
+from nas.quantization import Ranges, quantized, without_double_pairs
 from nas.runtime import load_runtime, open_session, random_inputs
 from search_spaces.language import NetworkSpace
 from tests.nas.micro_space import micro
@@ -101,6 +101,28 @@ def test_parts_that_are_quantised_one_by_one_make_the_network_that_is_quantised_
         inputs = random_inputs(sessions[0], np.random.default_rng(0))
         one, other = (session.run(None, inputs)[0] for session in sessions)
         assert np.array_equal(one, other)
+
+
+def test_only_conversions_with_the_same_scale_are_joined() -> None:
+    def pair(scale: float, x: str, y: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        names = [f"{y}_scale", f"{y}_zero"]
+        nodes = [
+            onnx.helper.make_node("QuantizeLinear", [x, *names], [f"{y}_q"]),
+            onnx.helper.make_node("DequantizeLinear", [f"{y}_q", *names], [y]),
+        ]
+        values = [
+            onnx.helper.make_tensor(names[0], onnx.TensorProto.FLOAT, [], [scale]),
+            onnx.helper.make_tensor(names[1], onnx.TensorProto.UINT8, [], [128]),
+        ]
+        return nodes, values
+
+    for second_scale, left in ((0.1, 2), (0.2, 4)):
+        (first, one), (second, other) = pair(0.1, "input", "middle"), pair(second_scale, "middle", "end")
+        last = onnx.helper.make_node("Relu", ["end"], ["output"])
+        ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("input", "output")]
+        graph = onnx.helper.make_graph([*first, *second, last], "g", ends[:1], ends[1:], [*one, *other])
+        joined = without_double_pairs(onnx.helper.make_model(graph))
+        assert len(joined.graph.node) == left + 1
 
 
 def test_a_quantised_block_is_made_once(space: NetworkSpace, cache: BlockCache, tmp_path: Path) -> None:

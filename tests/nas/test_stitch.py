@@ -107,6 +107,7 @@ def test_stitched_blocks_compute_what_the_network_computes() -> None:
     assert of_torch.std(axis=0).min() > 1e-2, "the images do not tell these networks apart"
 
 
+@pytest.mark.slow
 def test_blocks_exported_as_one_program_compute_what_their_modules_compute() -> None:
     space = micro(channels=3)
     spec = space.lower(next(with_all_operators(space, 1)))

@@ -49,6 +49,7 @@ def test_the_budget_is_used_to_its_end(searched: Search) -> None:
     assert used > 0.9
 
 
+@pytest.mark.slow
 def test_the_same_seed_searches_the_same_genomes_and_another_seed_others(searched: Search, tmp_path: Path) -> None:
     again = search(tmp_path)
     for first, second in zip(searched.arms, again.arms, strict=True):
@@ -60,6 +61,7 @@ def test_the_same_seed_searches_the_same_genomes_and_another_seed_others(searche
     assert other.outcome.compared is None
 
 
+@pytest.mark.slow
 def test_the_comparison_does_not_change_the_search(searched: Search, tmp_path: Path) -> None:
     alone = search(tmp_path, settings=dataclasses.replace(SETTINGS, compare=None))
     np.testing.assert_array_equal(alone.outcome.found.genomes, searched.outcome.found.genomes)
@@ -81,6 +83,7 @@ def test_a_large_number_of_evaluations_is_exact_and_equal_in_both_arms(tmp_path:
     assert (len(outcome.found.genomes), len(outcome.compared.genomes)) == (evaluations, evaluations)
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_goes_over_the_same_networks_and_evaluates_only_the_rest(
     searched: Search, tmp_path: Path
 ) -> None:
@@ -92,6 +95,7 @@ def test_a_search_that_was_killed_goes_over_the_same_networks_and_evaluates_only
         np.testing.assert_array_equal(ours.accuracy, theirs.accuracy)
 
 
+@pytest.mark.slow
 def test_what_the_ledger_holds_is_not_evaluated_again_and_does_not_change_the_search(
     searched: Search, tmp_path: Path
 ) -> None:

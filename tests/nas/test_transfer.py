@@ -112,13 +112,20 @@ def test_another_source_than_the_planned_one_is_refused(changed: str) -> None:
     other: LatencyTable | None = dataclasses.replace(source.table, created="2001-01-01T00:00:00+00:00")
     if changed == "left out":
         other = None
-    with pytest.raises(InputError, match="built anew since"):
+    with pytest.raises(InputError, match="not the one that this one was planned with"):
         table_of(plan, SPACE, measured_there(plan), other)
 
 
 def test_a_transfer_from_a_table_that_is_not_there_names_the_command(measured_run: Path) -> None:
     error = refusal(nas_here("build-lut", "--run", measured_run, "--transfer-from", "cpu:threads=2"))
     assert "run `nas build-lut --device cpu:threads=2" in error
+
+
+def test_a_table_is_not_transferred_onto_itself(measured_run: Path) -> None:
+    before = (measured_run / "luts" / "cpu.json").read_bytes()
+    error = refusal(nas_here("build-lut", "--run", measured_run, "--device", "cpu:threads=1", "--transfer-from", "cpu"))
+    assert "names the device that is measured" in error
+    assert (measured_run / "luts" / "cpu.json").read_bytes() == before
 
 
 @pytest.mark.slow
@@ -136,7 +143,10 @@ def test_a_table_is_transferred_here_and_by_a_kit(
     int8 = "cpu:precision=int8"
     made = nas_here("build-lut", "--run", run, "--device", int8, "--transfer-from", "cpu")
     assert "10 networks measured on cpu:precision=int8, blocks of cpu" in succeed(made).stdout
-    assert "10 networks" in succeed(nas_here("lut", "show", "--run", run, "--device", int8)).stdout
+    assert "110 blocks of cpu, calibrated" in succeed(nas_here("lut", "show", "--run", run, "--device", int8)).stdout
+    # The blocks are another device's already.
+    chained = nas_here("build-lut", "--run", run, "--device", "cpu:threads=2", "--transfer-from", int8)
+    assert "transfer from that one" in refusal(chained)
     out = tmp_path / "kit.zip"
     kit = ("--device", "kit", "--name", "board", "--out", out, "--transfer-from", "cpu", "--json")
     assert succeed(nas_here("build-lut", "--run", run, *kit)).json["models"] == 10 + 2 * 6

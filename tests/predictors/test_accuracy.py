@@ -76,6 +76,7 @@ def test_mean_and_deviation_have_one_value_per_network(make: Make, known: tuple[
 
 
 @each_predictor
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_predictions(
     make: Make, known: tuple[Genomes, Values], unseen: tuple[Genomes, Values]
 ) -> None:
@@ -107,6 +108,7 @@ def test_structure_is_learned(make: Make, known: tuple[Genomes, Values], unseen:
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
+@pytest.mark.slow
 def test_little_is_learned_from_noise(name: str) -> None:
     errors = []
     for seed in range(3):
@@ -188,6 +190,7 @@ def macro(shared_data: Path) -> tuple[Genomes, Values, Values]:
 
 
 @each_predictor
+@pytest.mark.slow
 def test_real_networks_are_ranked_better_than_by_cost(make: Make, macro: tuple[Genomes, Values, Values]) -> None:
     genomes, true, flops = macro
     taus = []

@@ -138,6 +138,7 @@ def test_a_single_objective_and_all_cheap_objectives() -> None:
     assert cheap.front.values["cost"].tolist() == [pytest.approx(toy_cost(Toy(LARGE, limit=1.0).cheapest[None])[0])]
 
 
+@pytest.mark.slow
 def test_several_constraints_with_functions_of_their_own() -> None:
     toy = Toy(LARGE, limit=0.6)
     result = search(
@@ -210,6 +211,7 @@ def test_bad_input_of_our_own_kind_is_not_blamed_on_a_network() -> None:
         run(toy, Counted(toy, lambda call, genome: InputError("the ledger is locked")), evaluations=10)
 
 
+@pytest.mark.slow
 def test_a_search_that_was_cut_short_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     toy = Toy(LARGE, limit=0.5)
     whole = run(toy, first := Counted(toy), evaluations=36, ledger=tmp_path / "whole.db")
@@ -232,6 +234,7 @@ def _interrupt_after(cut: int) -> Callable[[int, Genomes], None]:
     return broken
 
 
+@pytest.mark.slow
 def test_more_evaluations_go_on_from_the_same_ledger(tmp_path: Path) -> None:
     toy = Toy(LARGE, limit=0.5)
     run(toy, Counted(toy), evaluations=20, ledger=tmp_path / "ledger.db")
@@ -573,6 +576,7 @@ def test_what_was_finished_before_an_interruption_is_known() -> None:
     assert loop.evaluations == len(loop.result().history) == 4
 
 
+@pytest.mark.slow
 def test_figures_that_are_no_numbers_stay_out_of_front_and_learning() -> None:
     toy = Toy(LARGE, limit=0.5)
     # The cheap figure is unknown for a third of all networks, the best ones among them; some features are, too.
