@@ -129,7 +129,7 @@ def _typical(latency: LatencyPredictor) -> pd.DataFrame:
     genomes = latency.space.sample(_SAMPLE, np.random.default_rng(0))
     middle = genomes[np.argsort(latency.predict(genomes), kind="stable")[_SAMPLE // 2]]
     columns = latency.columns(np.stack([latency.cheapest()[1], middle, latency.dearest()[1]]))
-    columns.insert(3, "images_per_s", 1000.0 * latency.table.batch / columns["latency_ms"])
+    columns.insert(1, "images_per_s", 1000.0 * latency.table.batch / columns["latency_ms"])
     return columns.set_axis(["fastest", "median", "slowest"], axis="index")
 
 

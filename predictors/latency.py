@@ -23,6 +23,7 @@ from search_spaces.spec import block_key
 if TYPE_CHECKING:
     import pandas as pd
 
+_LEAST_FOR_INTERVAL = 9
 Values = npt.NDArray[np.float64]
 Percentile = Literal["p50", "p90"]
 
@@ -177,14 +178,16 @@ class LatencyPredictor(CalibratedCost):
     def columns(self, genomes: Genomes) -> pd.DataFrame:
         """Return all that the table tells of canonical genomes ``int16[n, n_genes]``, a row each.
 
-        Columns: ``latency_ms``, ``low_ms`` and ``high_ms`` (where nine of ten measurements lie), ``p50_ms`` and
+        Columns: ``latency_ms``, ``low_ms`` and ``high_ms`` (where nine of ten measurements lie, if the table was tested
+        on nine networks at least), ``p50_ms`` and
         ``p90_ms`` (running back to back), and, where the device tells them, ``file_mb`` and ``memory_mb`` (what a
         process needs at most to load and run the network, beyond the runtime).
         """
         import pandas as pd
 
-        low_ms, high_ms = self.interval(genomes)
-        columns = {"latency_ms": self.predict(genomes), "low_ms": low_ms, "high_ms": high_ms}
+        columns = {"latency_ms": self.predict(genomes)}
+        if len(self._held_out) >= _LEAST_FOR_INTERVAL:
+            columns["low_ms"], columns["high_ms"] = self.interval(genomes)
         columns |= {f"{name}_ms": self.predict_percentile(genomes, name) for name in self.table.sustained}
         for name, fit in self.table.sizes.items():
             columns[name] = fit.cost(self.space, self.table.precision).predict(genomes)
