@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 
 BIN := $(VENV)/bin
+# Two tests at a time, but never two that measure (see tests/conftest.py).
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
 # Inside the environment, so that removing the environment removes it too.
 STAMP := $(VENV)/.installed
 NAME_ANOTHER := name a Python >= 3.11: make venv PYTHON=...
@@ -35,10 +37,10 @@ test: venv ## Lint, types and the quick tests (under 8 minutes on 2 cores)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	@for study in experiments/*-*/; do (cd "$$study" && MYPYPATH=../.. "$(abspath $(BIN))/mypy" --config-file ../../pyproject.toml *.py) || exit 1; done
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: venv ## The slow tests; some need a package index
-	$(BIN)/pytest -m slow
+	$(PYTEST) -m slow
 
 demo: venv ## The main job on the embedded data set: train, build-lut, search, export
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/demo

@@ -18,6 +18,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 EVALUATIONS = 36
 """Of the shared search: a first sample and some rounds, too few to choose among regressions, which takes seconds."""
+SHARED_STAGES = "train_stage"
+"""Every fixture below that is made once per session continues this one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give one process (`pytest -n 2`) all tests of the shared run, which is made once, and all that measure."""
+    for item in items:
+        if item.get_closest_marker("device") or SHARED_STAGES in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("shared run"))
 
 
 @pytest.fixture(scope="session")
