@@ -37,11 +37,12 @@ from predictors.latency import (
     Percentile,
     SustainedRatio,
     TableSource,
-    block_values,
+    block_times,
     sustained_ratio,
     truth_ms,
 )
 from predictors.quality import LatencyError, latency_error
+from predictors.transfer import fit_transfer
 from search_spaces.documents import content_hash
 from search_spaces.errors import InputError, MachineError, ToolError
 from search_spaces.language import NetworkSpace
@@ -135,10 +136,13 @@ def table_of(
     calibration, held_out = space.check(plan.calibration), space.check(plan.held_out)
     fitting = _measured(calibration, by_id, start=0)
     testing = _measured(held_out, by_id, start=len(calibration))
-    values = block_values(space, {entry.block: entry.latency_ms for entry in blocks})
-    fitted = calibrate(space, values, calibration, truth_ms(fitting), plan.precision, plan.batch)
+    times = block_times(space, blocks)
+    known = (calibration, truth_ms(fitting), plan.precision, plan.batch)
+    fitted = (
+        fit_transfer(space, times, source.calibration.waiting, *known) if source else calibrate(space, times, *known)
+    )
     macs = AdditiveCost.of(space, lambda block: block.macs())
-    predicted = CalibratedCost(space, values, fitted, plan.precision, plan.batch)
+    predicted = CalibratedCost(space, times, fitted, plan.precision, plan.batch)
     if fitted.factors["time"] <= 0.0 or predicted.cheapest()[0] <= 0.0 or not (predicted.predict(held_out) > 0.0).all():
         raise InputError("the measurements contradict each other: some networks would take no time; measure again")
     return LatencyTable(
@@ -161,7 +165,7 @@ def table_of(
         sizes=_sizes(space, calibration, by_id, plan.precision),
         held_out=tuple(testing),
         error=network_error(predicted.predict(held_out), testing),
-        plain_error=network_error(AdditiveCost(space, values).predict(held_out), testing),
+        plain_error=network_error(AdditiveCost(space, times.latency_ms).predict(held_out), testing),
         macs_error=network_error(_line(macs.predict(calibration), truth_ms(fitting), macs.predict(held_out)), testing),
         source=plan.source,
     )

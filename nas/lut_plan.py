@@ -8,6 +8,7 @@ have in a network, so a plain sum over blocks already contains one session.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from predictors.additive import AdditiveCost
 from predictors.balanced import evenly_spaced, sample_balanced
-from predictors.latency import BlockLatency, LatencyPredictor, TableSource
+from predictors.latency import BlockLatency, LatencyPredictor, TableSource, block_times
+from predictors.transfer import informative
 from search_spaces.documents import document
 from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
@@ -35,8 +37,6 @@ BLOCK_VISIT_MS = 4.0
 NETWORK_VISIT_MS = 20.0
 """At most; it takes some ms per MB until the caches hold what they can of a network."""
 CALIBRATION_NETWORKS = 96
-SPANNING_NETWORKS = 16
-"""How many of those span the space; the others are random."""
 HELD_OUT_NETWORKS = 40
 REPEATED_NETWORKS = 40
 """At most so many of those are measured twice: that tells the noise floor, and takes memory."""
@@ -121,16 +121,26 @@ def plan_transfer(
         source: the table of the known device.
         device: what the new table is of.
         seed: of the draw.
-        networks: how many to fit the difference on: at equal distances on the logarithm of the known latency.
+        networks: how many to fit the difference on, see `predictors.transfer`.
 
     Raises:
         InputError: the networks are too few for a fit, or the space has fewer than are measured whole.
     """
     if networks < LEAST_TRANSFER_NETWORKS:
         raise InputError(f"a table is transferred on at least {LEAST_TRANSFER_NETWORKS} networks, got {networks}")
-    space = source.space
-    pool = space.unique(space.sample(max(_POOL, 4 * networks), np.random.default_rng([seed, 0])))
-    calibration = pool[evenly_spaced(source.predict(pool), min(networks, len(pool)))]
+    space, table = source.space, source.table
+    rng = np.random.default_rng([seed, 0])
+    pool = space.unique(
+        np.concatenate(
+            [
+                space.sample(max(_POOL, 4 * networks), rng),
+                _spanning(AdditiveCost.of(space, operator.methodcaller("macs")), rng),
+            ]
+        )
+    )
+    times = block_times(space, table.blocks)
+    known = (space, times, table.calibration.waiting, pool, min(networks, len(pool)))
+    calibration = pool[informative(*known, device.precision, device.batch)]
     testing = held_out_sample(space, HELD_OUT_NETWORKS, np.random.default_rng([seed, 1]), exclude=calibration)
     if len(calibration) < networks or len(testing) < HELD_OUT_NETWORKS:
         raise InputError(
@@ -173,16 +183,25 @@ def planned_blocks(plan: TablePlan, space: NetworkSpace) -> tuple[BlockSpec, ...
 def calibration_sample(space: NetworkSpace, rng: np.random.Generator) -> Genomes:
     """Return networks to calibrate on, by rising MACs, ``int16[n, n_genes]``.
 
-    Some are at equal distances on the logarithm of MACs, both ends included, so that nothing is extrapolated; the
-    others are random, since networks at the ends are more uniform in themselves than those in between.
+    A quarter each is at equal distances on the logarithm of MACs and of parameters, both ends included, so that nothing
+    is extrapolated, since networks that touch more memory wait for it. The others are random: networks at the ends are
+    more uniform in themselves than those in between.
     """
-    macs = AdditiveCost.of(space, lambda block: block.macs())
-    ends = np.stack([macs.cheapest()[1], macs.dearest()[1]])
-    pool = space.unique(np.concatenate([sample_balanced(macs, _POOL, rng), ends]))
-    spanning = pool[evenly_spaced(macs.predict(pool), SPANNING_NETWORKS)]
-    random = _fresh(space.sample(_POOL, rng), space, spanning)[: CALIBRATION_NETWORKS - SPANNING_NETWORKS]
-    both = np.concatenate([spanning, random])
+    macs = AdditiveCost.of(space, operator.methodcaller("macs"))
+    chosen = space.sample(0, rng)
+    for cost in (macs, AdditiveCost.of(space, operator.methodcaller("params"))):
+        pool = _fresh(_spanning(cost, rng), space, chosen)
+        spanning = pool[evenly_spaced(cost.predict(pool), min(CALIBRATION_NETWORKS // 4, len(pool)))]
+        chosen = np.concatenate([chosen, spanning])
+    random = _fresh(space.sample(_POOL, rng), space, chosen)[: CALIBRATION_NETWORKS - len(chosen)]
+    both = np.concatenate([chosen, random])
     return both[np.argsort(macs.predict(both), kind="stable")]
+
+
+def _spanning(cost: AdditiveCost, rng: np.random.Generator) -> Genomes:
+    """Return networks of all sizes, the ends of the space among them."""
+    ends = np.stack([cost.cheapest()[1], cost.dearest()[1]])
+    return np.concatenate([ends, sample_balanced(cost, _POOL, rng)])
 
 
 def held_out_sample(space: NetworkSpace, n: int, rng: np.random.Generator, *, exclude: Genomes) -> Genomes:
@@ -238,13 +257,15 @@ def block_latencies(space: NetworkSpace, measured: Mapping[str, Measurement]) ->
 
 def _block_latency(block: BlockSpec, number: int, measured: Mapping[str, Measurement]) -> BlockLatency:
     context = measured[f"block-{number}"]
-    halves = [measured[edge.chain_id].latency_ms / 2 for edge in _edges(block) if edge is not None]
+    chains = [measured[edge.chain_id] for edge in _edges(block) if edge is not None]
     return BlockLatency(
         block=block_key(block),
-        latency_ms=context.latency_ms - sum(halves),
+        latency_ms=context.latency_ms - sum(chain.latency_ms / 2 for chain in chains),
+        cold_ms=context.cold_ms - sum(chain.cold_ms / 2 for chain in chains),
         in_context_ms=context.latency_ms,
         noise_percent=context.noise_percent,
         rounds_ms=context.rounds_ms,
+        first_ms=context.first_ms,
         slowness=context.slowness,
     )
 

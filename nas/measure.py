@@ -12,10 +12,11 @@ its folder.
 
 Protocol: all models are loaded and warmed up; then, in each of `rounds` rounds, every model is visited once in a
 freshly shuffled order, group by group. A visit runs the model back to back for about its `visit_ms` and times every
-run; the first runs warm the caches. The rounds are spread over at least `spread_s` by pauses. Models whose even and odd
-rounds disagree get up to as many rounds more. Last, each model runs back to back for its `sustained_s`. Interleaving is
-what makes figures repeatable: a disturbance hits one round of all models, not all rounds of one. A model's figure is
-the lower quartile of its rounds' minima. Where memory is short, models go in groups.
+run; the first finds nothing of the model in the caches, and warms them. The rounds are spread over at least `spread_s`
+by pauses. Models whose even and odd rounds disagree get up to as many rounds more. Last, each model runs back to back
+for its `sustained_s`. Interleaving is what makes figures repeatable: a disturbance hits one round of all models, not
+all rounds of one. A model's figure is the lower quartile of its rounds' minima. Where memory is short, models go in
+groups.
 
 Results: one JSON object per line, only ever appended. ``start`` identifies machine and manifest, ``visit`` is one
 (round, model), ``round`` tells load and clock after a round, ``sustained`` is one model's long run, ``footprint`` the
@@ -408,7 +409,8 @@ def _visit(number: int, subject: _Subject, journal: _Journal) -> None:
     times_ns = _timed_runs(subject, subject.runs_per_visit)
     p50, p90 = (round(float(value)) for value in np.percentile(times_ns, [50, 90]))
     journal.visits.setdefault(subject.model.id, {})[number] = min(times_ns)
-    figures = {"runs": len(times_ns), "min_ns": min(times_ns), "median_ns": p50, "p90_ns": p90}
+    figures = {"runs": len(times_ns), "first_ns": times_ns[0]}
+    figures.update(min_ns=min(times_ns), median_ns=p50, p90_ns=p90)
     journal.append("visit", round=number, id=subject.model.id, **figures)
 
 

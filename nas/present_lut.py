@@ -273,7 +273,17 @@ def _device_option(built: LatencyTable) -> str:
     return "" if built.device == "cpu" else f" --device {built.device}"
 
 
-_FIGURES = {"family", "latency_ms", "calibrated_ms", "in_context_ms", "noise_percent", "mmacs", "params", "weights_mb"}
+_FIGURES = {
+    "family",
+    "latency_ms",
+    "cold_ms",
+    "calibrated_ms",
+    "in_context_ms",
+    "noise_percent",
+    "mmacs",
+    "params",
+    "weights_mb",
+}
 
 
 def _words(row: pd.Series) -> str:

@@ -1,48 +1,98 @@
 """From block latencies to whole networks: corrections fitted on measured networks, chosen by cross-validation.
 
-Blocks that are measured alone run with everything in the nearest cache. In a network they have other neighbours, and a
-network that touches more memory than the caches hold waits for it at every run. What that costs is a property of the
-device, so several explanations compete: corrections that add up over blocks, with or without a price for memory touched
-beyond a capacity.
+Blocks that are measured alone run with everything in the nearest cache; the first time, with nothing of it. In a
+network other blocks run in between, and how much a block finds again depends on how much memory the network touches:
+blocks of small networks run as they do alone, those of large ones wait as they did the first time. Where that sets in
+is a property of the device. What else networks add per block, layer or kind is a matter of corrections that add up over
+blocks, and several explanations of them compete.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from predictors.additive import AdditiveCost
+from predictors.block_features import (
+    CONSTANT,
+    CONTEXT,
+    LAYERS,
+    TIME,
+    TOUCHED,
+    WAIT,
+    BlockTimes,
+    by_family,
+    by_image_size,
+    by_side,
+    feature,
+)
 from search_spaces.documents import document
-from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import BlockSpec
 
 Values = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
-CalibrationModel = Literal["scale", "affine", "context", "families", "resolutions", "inputs", "all"]
+CalibrationModel = Literal[
+    "scale", "affine", "context", "layers", "families", "resolutions", "inputs", "all", "transfer"
+]
 
-_MODELS: tuple[CalibrationModel, ...] = ("scale", "affine", "context", "families", "resolutions", "inputs", "all")
-_CONSTANT = "constant"
-_TIME = "time"
-_NETWORKS = "networks"
-_OVERFLOW = "overflow_mb"
-_STRENGTHS = (0.003, 0.01, 0.03)
+_MODELS: tuple[CalibrationModel, ...] = (
+    "scale",
+    "affine",
+    "context",
+    "layers",
+    "families",
+    "resolutions",
+    "inputs",
+    "all",
+)
+_STRENGTHS = (0.01, 0.03)
 """Pull of corrections towards none, in units of the error of one network per share of its time. A stronger pull looks
 better in cross-validation, and worse on networks from another sampler."""
 _LEAST_PULL = 1e-9
-_CAPACITIES = tuple(np.linspace(0.1, 0.9, 9))
-"""Shares of the calibration networks that fit into the capacities that are tried."""
+_STEPS = 6
+"""Into how many steps of equal ratio the memory is divided that calibration networks touch."""
+_TYPICAL = 1.5
+"""Errors beyond so many times the median count by their size, not its square (Huber, Annals of Mathematical Statistics
+35, 1964): what small networks find in the caches is partly luck."""
+_REWEIGHTINGS = 10
+_SHARES = 7
+"""How many shares of waiting are looked at for the ends of the reachable range."""
 _FOLDS = 8
 _REPEATS = 3
-_FEATURE = re.compile(r"time(:\w+|@\d+|%\d+)?|networks%\d+|blocks|mmacs|weights_mb|touched_mb")
-_ELEMENT_BYTES = {"fp32": 4, "int8": 1}
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """How much blocks wait in a network, by the memory that it touches; the caches of a device.
+
+    Attributes:
+        touched_mb: rising.
+        share: of what a block waits when nothing of it is in the caches, at each of those; never falling. In between
+            it is interpolated, beyond the ends it stays.
+    """
+
+    touched_mb: Annotated[tuple[float, ...], Field(min_length=1)]
+    share: tuple[Annotated[float, Field(ge=0)], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.share) != len(self.touched_mb):
+            raise ValueError("share and touched_mb are not equally long")
+        if (np.diff(self.touched_mb) <= 0.0).any() or (np.diff(self.share) < 0.0).any():
+            raise ValueError("touched_mb does not rise, or share falls")
+
+    def at(self, touched_mb: Values) -> Values:
+        """Return the share in networks that touch so much, ``float64[n]``."""
+        return np.asarray(np.interp(touched_mb, self.touched_mb, self.share), dtype=np.float64)
 
 
 @document
@@ -51,210 +101,188 @@ class Calibration:
     """From block latencies to a network's.
 
     Attributes:
-        model: which explanation was chosen.
+        model: which explanation was chosen; ``"transfer"`` for one of another device's blocks, see
+            `predictors.transfer`.
         strength: of its ridge.
-        capacity_mb: memory that a network may touch without a price; None for no such price.
-        factors: by feature: what a ms of a block's time, a block, a MB of its weights, a million MACs, a MB beyond the
-            capacity count for, in ms.
+        waiting: for memory; None where no network waits.
+        factors: by feature of `predictors.block_features`: what it counts for, in ms; that of ``wait`` counts for the
+            share that `waiting` tells, and is 1 if left out.
         cross_validated_mape_percent: error of every explanation on networks left out of its fit.
     """
 
     model: CalibrationModel
     strength: float
-    capacity_mb: float | None
+    waiting: Waiting | None
     factors: dict[str, float]
     cross_validated_mape_percent: dict[CalibrationModel, float]
 
 
 class CalibratedCost:
-    """Latency in ms: a sum over blocks, plus a price for memory beyond a capacity.
+    """Latency in ms: a sum over blocks, and what they wait for memory.
 
     Args:
         space: what the genomes mean.
-        values: latency of each of ``space.blocks``, ms.
+        times: of its blocks.
         calibration: how they add up.
         precision: in which weights and activations are counted.
         batch: images at a time.
+
+    Attributes:
+        space: as given.
+        block_values: what every block adds to a network that the caches hold, ms, ``float64[n_blocks]``.
     """
 
     def __init__(
-        self, space: NetworkSpace, values: Values, calibration: Calibration, precision: str, batch: int = 1
+        self, space: NetworkSpace, times: BlockTimes, calibration: Calibration, precision: str, batch: int = 1
     ) -> None:
         factors = dict(calibration.factors)
-        constant, price = factors.pop(_CONSTANT, 0.0), factors.pop(_OVERFLOW, 0.0)
-        calibrated = np.zeros(len(space.blocks))
-        for name, factor in factors.items():
-            calibrated += factor * feature(name, space.blocks, values, precision, batch)
+        constant, price = factors.pop(CONSTANT, 0.0), factors.pop(WAIT, 1.0)
+
+        def total(names: Mapping[str, float]) -> Values:
+            parts = [factor * feature(name, space.blocks, times, precision, batch) for name, factor in names.items()]
+            return np.sum(parts, axis=0) if parts else np.zeros(len(space.blocks))
+
         self.space = space
-        self.block_values: Values = calibrated
-        self._within = AdditiveCost(space, calibrated, constant)
-        self._beyond = self._within
-        if calibration.capacity_mb is not None:
-            touched = calibrated + price * feature("touched_mb", space.blocks, values, precision, batch)
-            self._beyond = AdditiveCost(space, touched, constant - price * calibration.capacity_mb)
+        self.block_values: Values = total(factors)
+        self._waiting = calibration.waiting
+        self._hot = AdditiveCost(space, self.block_values, constant)
+        self._wait = AdditiveCost(space, total({WAIT: price}))
+        self._touched = AdditiveCost(space, total({TOUCHED: 1.0}))
 
     def predict(self, genomes: Genomes) -> Values:
         """Return the latency of canonical genomes ``int16[n, n_genes]``, ``float64[n]``."""
-        within = self._within.predict(genomes)
-        if self._beyond is self._within:
-            return within
-        # The price is positive, so whichever sum is larger is the one that holds.
-        larger: Values = np.maximum(within, self._beyond.predict(genomes))
-        return larger
+        hot = self._hot.predict(genomes)
+        if self._waiting is None:
+            return hot
+        waiting: Values = self._wait.predict(genomes) * self._waiting.at(self._touched.predict(genomes))
+        return hot + waiting
 
     def cheapest(self) -> tuple[float, Genomes]:
         """Return the lowest latency of the space and a genome ``int16[n_genes]`` that has it.
 
-        Exact where the network that is fastest by one of the two sums is slower by that sum than by the other, as the
-        smallest networks of a space are; else the better of those two.
+        Exact without `Calibration.waiting`; else that of a network that no change of one gene makes faster.
         """
-        return min((self._of(cost.cheapest()[1]) for cost in (self._within, self._beyond)), key=lambda each: each[0])
+        return self._end(1.0)
 
     def dearest(self) -> tuple[float, Genomes]:
-        """Return the highest latency of the space and a genome ``int16[n_genes]`` that has it; exact."""
-        return max((self._of(cost.dearest()[1]) for cost in (self._within, self._beyond)), key=lambda each: each[0])
+        """Return the highest latency of the space and a genome ``int16[n_genes]`` that has it.
 
-    def _of(self, genome: Genomes) -> tuple[float, Genomes]:
-        return float(self.predict(genome[None])[0]), genome
+        Exact without `Calibration.waiting`; else that of a network that no change of one gene makes slower.
+        """
+        return self._end(-1.0)
+
+    def _end(self, sign: float) -> tuple[float, Genomes]:
+        """Return the lowest signed latency that is found, and its genome."""
+        shares = np.linspace(0.0, self._waiting.share[-1], _SHARES) if self._waiting else [0.0]
+        # The exact ends of a space in which blocks wait equally in all networks, for several shares of waiting, and
+        # those where they wait least and most.
+        costs = [
+            AdditiveCost(self.space, self.block_values + share * self._wait.block_values, self._hot.constant)
+            for share in shares
+        ]
+        if self._waiting:
+            costs.append(self._touched)
+        ends = [self._descended(sign, (cost.cheapest() if sign > 0.0 else cost.dearest())[1]) for cost in costs]
+        latency_ms = self.predict(np.stack(ends))
+        best = int((sign * latency_ms).argmin())
+        return float(latency_ms[best]), ends[best]
+
+    def _descended(self, sign: float, genome: Genomes) -> Genomes:
+        """Change one gene after the other, each time the one that lowers the signed latency most."""
+        gene = np.repeat(np.arange(self.space.n_genes), self.space.n_options)
+        option = np.concatenate([np.arange(count) for count in self.space.n_options])
+        neighbours, best = genome[None], math.inf
+        while (signed := sign * self.predict(neighbours)).min() < best:
+            best, genome = signed.min(), neighbours[signed.argmin()]
+            neighbours = np.repeat(genome[None], len(gene), axis=0)
+            neighbours[np.arange(len(gene)), gene] = option
+            neighbours = self.space.canonical(neighbours)
+        return genome
 
 
 def calibrate(
     space: NetworkSpace,
-    values: Values,
+    times: BlockTimes,
     genomes: Genomes,
     measured_ms: Values,
     precision: str = "fp32",
     batch: int = 1,
 ) -> Calibration:
-    """Fit the map from block sums to whole networks, choosing explanation, capacity and ridge by cross-validation.
+    """Fit the map from blocks to whole networks, choosing explanation and ridge by cross-validation.
 
     Args:
         space: what the genomes mean.
-        values: latency of each of ``space.blocks``, ms.
+        times: of its blocks.
         genomes: calibration networks, ``int16[n, n_genes]``.
         measured_ms: their measured latency, ``float64[n]``.
         precision: in which the blocks' weights and activations are counted.
         batch: images at a time.
     """
     names = {model: _features_of(model, space.blocks) for model in _MODELS}
-    sums = {
-        name: AdditiveCost(space, feature(name, space.blocks, values, precision, batch)).predict(genomes) / measured_ms
-        for name in sorted({"touched_mb", *(name for each in names.values() for name in each)} - {_CONSTANT})
-    }
-    sums[_CONSTANT] = 1.0 / measured_ms
-    touched_mb = sums["touched_mb"] * measured_ms
-    capacities: list[float | None] = [None, *(float(each) for each in np.quantile(touched_mb, _CAPACITIES))]
-    errors: dict[CalibrationModel, float] = {}
-    tried: list[tuple[float, CalibrationModel, float | None, float]] = []
+    wanted = sorted({WAIT, TOUCHED, *(name for each in names.values() for name in each)})
+    sums = dict(zip(wanted, feature_sums(wanted, space, times, genomes, precision, batch).T, strict=True))
+    ends_mb = np.unique(np.geomspace(sums[TOUCHED].min(), sums[TOUCHED].max(), _STEPS + 1))
+    waits = sums[WAIT][:, None] * _steps(sums[TOUCHED], ends_mb)
+    tried: list[tuple[float, CalibrationModel, float]] = []
+    designs: dict[CalibrationModel, Matrix] = {}
     for model in _MODELS:
-        for capacity in capacities:
-            design = _design(names[model], sums, touched_mb, measured_ms, capacity)
-            for strength in _STRENGTHS:
-                # A price below zero would let larger networks be faster.
-                if capacity is None or _fit(design, strength)[-1] > 0.0:
-                    tried.append((_cross_validate(design, strength), model, capacity, strength))
-        errors[model] = min(error for error, each, _, _ in tried if each == model)
-    _, model, capacity, strength = min(tried, key=lambda each: each[0])
-    factors = _fit(_design(names[model], sums, touched_mb, measured_ms, capacity), strength)
-    keys = [*names[model], _OVERFLOW] if capacity is not None else names[model]
+        design = np.column_stack([*(sums[name] for name in names[model]), waits]) / measured_ms[:, None]
+        designs[model] = design
+        for strength in _STRENGTHS:
+            used = _fit(design, strength, len(ends_mb)) != 0.0
+            tried.append((_cross_validate(design[:, used], strength), model, strength))
+    _, model, strength = min(tried, key=lambda each: each[0])
+    factors = _fit(designs[model], strength, len(ends_mb))
+    share = np.cumsum(factors[-len(ends_mb) :])
+    waiting = Waiting(touched_mb=tuple(ends_mb.tolist()), share=tuple(share.tolist())) if share.any() else None
     return Calibration(
         model=model,
         strength=strength,
-        capacity_mb=capacity,
-        factors=dict(zip(keys, factors.tolist(), strict=True)),
-        cross_validated_mape_percent=errors,
+        waiting=waiting,
+        factors=dict(zip(names[model], factors.tolist(), strict=False)),
+        cross_validated_mape_percent={
+            each: min(error for error, other, _ in tried if other == each) for each in _MODELS
+        },
     )
 
 
-def feature(name: str, blocks: Sequence[BlockSpec], values: Values, precision: str, batch: int = 1) -> Values:
-    """Return a feature of every block, ``float64[n_blocks]``.
+def _steps(touched_mb: Values, ends_mb: Values) -> Matrix:
+    """Return how much networks have of each step's rise of a share, ``float64[n, n_ends]``; of the first all."""
+    rises = [np.clip((touched_mb - low) / (high - low), 0.0, 1.0) for low, high in itertools.pairwise(ends_mb)]
+    return np.column_stack([np.ones(len(touched_mb)), *rises])
 
-    ``time`` is its latency in ms; ``time:FAMILY``, ``time@SIDE`` and ``time%INPUT`` are the same for blocks of one
-    family, on maps of about one side (a power of two), or of networks that take images of one size, else 0;
-    ``networks%INPUT`` is 1 for the stems of those. ``blocks`` is 1, ``weights_mb`` the size of its weights,
-    ``touched_mb`` that and the activations it writes, ``mmacs`` its million MACs.
+
+def feature_sums(
+    names: Sequence[str], space: NetworkSpace, times: BlockTimes, genomes: Genomes, precision: str, batch: int = 1
+) -> Matrix:
+    """Return features of whole networks, ``float64[n, n_features]``; the constant is 1.
 
     Raises:
         InputError: there is no such feature.
     """
-    if not _FEATURE.fullmatch(name):
-        raise InputError(f"a latency table counts on {name!r}, which is no feature of blocks")
-    if name == "blocks":
-        return np.ones(len(blocks))
-    if name == "mmacs":
-        return np.array([block.macs() / 1e6 for block in blocks])
-    if name in ("weights_mb", "touched_mb"):
-        written = batch * _ELEMENT_BYTES[precision] if name == "touched_mb" else 0
-        return np.array([(block.weight_bytes(precision) + written * block.activations()) / 1e6 for block in blocks])
-    family, side, size = (name.partition(mark)[2] for mark in ":@%")
-    inputs = _inputs(blocks) if size else []
-    chosen = [_belongs(block, family, side) and size in ("", str(_input(block, inputs))) for block in blocks]
-    if name.startswith(_NETWORKS):
-        return np.where(chosen, [float(block.role == "stem") for block in blocks], 0.0)
-    return np.where(chosen, values, 0.0)
-
-
-def _belongs(block: BlockSpec, family: str, side: str) -> bool:
-    return family in ("", block.family) and side in ("", str(_side(block)))
-
-
-def _side(block: BlockSpec) -> int:
-    """Return the side of a block's map, rounded to a power of two."""
-    return int(2 ** round(math.log2(block.resolution)))
-
-
-def _inputs(blocks: Sequence[BlockSpec]) -> list[int]:
-    """Return the sizes of the images that networks of these blocks take, falling."""
-    return sorted({block.resolution for block in blocks if block.role == "stem"}, reverse=True)
-
-
-def _input(block: BlockSpec, inputs: Sequence[int]) -> int | None:
-    """Return the size of the images that a block's network takes: one that halves to the side of its map.
-
-    Exactly if there is such a size, else rounded up; the largest of several, so that blocks that networks for images of
-    several sizes share count for the largest.
-    """
-    if block.role == "stem":
-        return block.resolution
-    found = [
-        (size % 2**halvings == 0, size)
-        for size in inputs
-        for halvings in range(size.bit_length())
-        if -(-size // 2**halvings) == block.resolution
+    columns = [
+        np.ones(len(genomes))
+        if name == CONSTANT
+        else AdditiveCost(space, feature(name, space.blocks, times, precision, batch)).predict(genomes)
+        for name in names
     ]
-    return max(found)[1] if found else None
+    return np.stack(columns, axis=1)
 
 
 def _features_of(model: CalibrationModel, blocks: Sequence[BlockSpec]) -> list[str]:
-    families = [f"{_TIME}:{family}" for family in sorted({block.family for block in blocks})]
-    sides = [f"{_TIME}@{side}" for side in sorted({_side(block) for block in blocks})]
-    sizes = _inputs(blocks)
-    inputs = [f"{each}%{size}" for size in sizes for each in (_TIME, _NETWORKS)] if len(sizes) > 1 else []
-    context = [_CONSTANT, "blocks", "weights_mb"]
+    kinds = [*CONTEXT, *LAYERS]
+    families, sides, sizes = by_family(blocks), by_side(blocks), by_image_size(blocks)
     corrections: Mapping[CalibrationModel, list[str]] = {
         "scale": [],
-        "affine": [_CONSTANT],
-        "context": context,
-        "families": [*context, *families],
-        "resolutions": [*context, *sides],
-        "inputs": [*context, *families, *inputs],
-        "all": [*context, "mmacs", *families, *sides, *inputs],
+        "affine": [CONSTANT],
+        "context": list(CONTEXT),
+        "layers": kinds,
+        "families": [*kinds, *families],
+        "resolutions": [*kinds, *sides],
+        "inputs": [*kinds, *families, *sizes],
+        "all": [*kinds, *families, *sides, *sizes],
     }
-    return [_TIME, *corrections[model]]
-
-
-def _design(
-    names: Sequence[str],
-    sums: Mapping[str, Values],
-    touched_mb: Values,
-    measured_ms: Values,
-    capacity: float | None,
-) -> Matrix:
-    """Return features of networks over their measured latency, ``float64[n, n_features]``; the overflow last."""
-    columns = [sums[name] for name in names]
-    if capacity is not None:
-        columns.append(np.maximum(0.0, touched_mb - capacity) / measured_ms)
-    return np.stack(columns, axis=1)
+    return [TIME, *corrections[model]]
 
 
 def _cross_validate(design: Matrix, strength: float) -> float:
@@ -266,27 +294,53 @@ def _cross_validate(design: Matrix, strength: float) -> float:
         for repeat in range(_REPEATS)
         for k in range(_FOLDS)
     ]
-    left_out = np.array(parts, dtype=np.float64)
-    # All folds at once by normal equations. The pull keeps them regular; a column that is zero in a fold needs a little
-    # more. Columns are scaled to their size.
-    size = np.sqrt(np.mean(design**2, axis=0))
-    scaled = design / np.where(size > 0.0, size, 1.0)
-    squares = np.einsum("fn,ni,nj->fij", 1.0 - left_out, scaled, scaled, optimize=True)
-    pull = strength**2 * np.einsum("fii->fi", squares)
-    pull[:, 0] = 0.0
-    squares += (pull + _LEAST_PULL)[:, :, None] * np.eye(scaled.shape[1])
-    factors = np.linalg.solve(squares, ((1.0 - left_out) @ scaled)[:, :, None])[:, :, 0]
-    errors = np.abs(factors @ scaled.T - 1.0)
+    left_out = np.array(parts)
+    factors = _robust_fits(design, strength, ~left_out)
+    errors = np.abs(factors @ design.T - 1.0)
     return float(100.0 * np.sum(errors * left_out) / np.sum(left_out))
 
 
-def _fit(design: Matrix, strength: float) -> Values:
-    """Return the factors that minimise the squared *relative* error; all but the first are pulled towards zero.
+def _fit(design: Matrix, strength: float, n_prices: int) -> Values:
+    """Return the factors that fit best, the last of which are prices: those that would be below zero are zero.
 
-    A column of the design is a feature over the measured latency; the pull is on the share of latency it explains.
+    A price below zero would let larger networks be faster.
     """
-    pull = strength * np.sqrt(len(design)) * np.sqrt(np.mean(design**2, axis=0))
-    pull[0] = 0.0
-    rows = np.concatenate([design, np.diag(pull)])
-    target = np.concatenate([np.ones(len(design)), np.zeros(design.shape[1])])
-    return np.asarray(np.linalg.lstsq(rows, target, rcond=None)[0], dtype=np.float64)
+    factors, used = np.zeros(design.shape[1]), np.ones(design.shape[1], dtype=bool)
+    while True:
+        factors[used] = _robust_fits(design[:, used], strength, np.ones((1, len(design)), dtype=bool))[0]
+        negative = (factors < 0.0) & (np.arange(len(factors)) >= len(factors) - n_prices)
+        if not negative.any():
+            return factors
+        used &= ~negative
+        factors[:] = 0.0
+
+
+def _robust_fits(design: Matrix, strength: float, known: npt.NDArray[np.bool_]) -> Matrix:
+    """Fit factors to the relative errors of several sets of networks at once; large errors count less.
+
+    Args:
+        design: features over measured latency, ``float64[n, n_features]``. All factors but the first are pulled towards
+            zero, by the share of latency that they explain.
+        strength: of that pull.
+        known: the networks of each set, ``bool[n_sets, n]``.
+
+    Returns:
+        Factors, ``float64[n_sets, n_features]``.
+    """
+    size = np.sqrt(np.mean(design**2, axis=0))
+    size = np.where(size > 0.0, size, 1.0)
+    scaled = design / size
+    pull = strength**2 * np.einsum("fn,ni->fi", known, scaled**2)
+    pull[:, 0] = 0.0
+    # A feature that is zero in a set needs a little to be kept at zero.
+    pull += _LEAST_PULL
+    weights: npt.NDArray[Any] = known.astype(np.float64)
+    factors: npt.NDArray[Any] = np.zeros((len(known), design.shape[1]))
+    for _ in range(_REWEIGHTINGS):
+        squares = np.matmul(scaled.T * weights[:, None, :], scaled)
+        squares += pull[:, :, None] * np.eye(scaled.shape[1])
+        factors = np.linalg.solve(squares, (weights @ scaled)[:, :, None])[:, :, 0]
+        errors = np.abs(factors @ scaled.T - 1.0)
+        typical = np.nanmedian(np.where(known, errors, np.nan), axis=1, keepdims=True)
+        weights = known * np.minimum(1.0, _TYPICAL * typical / np.maximum(errors, _LEAST_PULL))
+    return factors / size

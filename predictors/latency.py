@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from predictors.block_features import BlockTimes
 from predictors.calibration import CalibratedCost, Calibration
 from predictors.footprint import Size, SizeFit
 from predictors.quality import LatencyError, mape_percent
@@ -35,19 +36,23 @@ class BlockLatency:
 
     Attributes:
         block: the block's canonical JSON.
-        latency_ms: what the block adds to a network it stands in; may be slightly negative for blocks that cost less
-            than the noise.
+        latency_ms: what the block adds to a network whose memory the nearest caches hold; may be slightly negative for
+            blocks that cost less than the noise.
+        cold_ms: what it adds where nothing of it is in the caches.
         in_context_ms: the raw figure: the block between two 1x1 convolutions.
         noise_percent: how far the figures of even and odd rounds of the raw figure are apart.
         rounds_ms: the rounds of the raw figure.
+        first_ms: the first run of each of those.
         slowness: how slow the machine was around each of those; empty where nobody told.
     """
 
     block: str
     latency_ms: float
+    cold_ms: float
     in_context_ms: float
     noise_percent: float
     rounds_ms: tuple[float, ...]
+    first_ms: tuple[float, ...]
     slowness: tuple[float, ...] = ()
 
 
@@ -119,7 +124,7 @@ class LatencyTable:
         source: where the blocks were measured, if not on this device: only whole networks were measured here.
     """
 
-    CURRENT_VERSION: ClassVar[int] = 3
+    CURRENT_VERSION: ClassVar[int] = 4
 
     format_version: int
     device: str
@@ -158,9 +163,9 @@ class LatencyPredictor(CalibratedCost):
                 f"the latency table of device {table.device!r} was measured for space {table.space_hash}, "
                 f"this run's is {space.hash}; run `nas build-lut --device {table.device}`"
             )
-        values = block_values(space, {entry.block: entry.latency_ms for entry in table.blocks})
+        times = block_times(space, table.blocks)
         self._held_out = space.check([network.genes for network in table.held_out])
-        super().__init__(space, values, table.calibration, table.precision, table.batch)
+        super().__init__(space, times, table.calibration, table.precision, table.batch)
         if not (self.predict(self._held_out) > 0.0).all() or self.cheapest()[0] <= 0.0:
             raise InputError(f"the table of device {table.device!r} predicts latencies that are not positive")
         self.table = table
@@ -221,12 +226,14 @@ class LatencyPredictor(CalibratedCost):
         return ratios
 
 
-def block_values(space: NetworkSpace, latency_ms: Mapping[str, float]) -> Values:
-    """Return the latency of each of ``space.blocks``, ``float64[n_blocks]``; raises `InputError` for a missing one."""
-    missing = [key for block in space.blocks if (key := block_key(block)) not in latency_ms]
+def block_times(space: NetworkSpace, entries: Sequence[BlockLatency]) -> BlockTimes:
+    """Return the times of each of ``space.blocks``; raises `InputError` for a missing one."""
+    by_key = {entry.block: entry for entry in entries}
+    missing = [key for block in space.blocks if (key := block_key(block)) not in by_key]
     if missing:
         raise InputError(f"the latency table lacks {len(missing)} of the space's blocks, such as {missing[0]}")
-    return np.array([latency_ms[block_key(block)] for block in space.blocks])
+    known = [by_key[block_key(block)] for block in space.blocks]
+    return BlockTimes(np.array([each.latency_ms for each in known]), np.array([each.cold_ms for each in known]))
 
 
 def sustained_ratio(latency_ms: Values, percentile_ms: Values) -> SustainedRatio:

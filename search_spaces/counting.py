@@ -9,11 +9,16 @@ deployed batch norm is folded into the layer before it, so that only a bias per 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from search_spaces.errors import unknown_name
 
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 """Bytes of one weight by precision."""
+
+LayerKind = Literal["dense", "grouped", "product", "norm", "other"]
+"""Convolutions and linear layers of all channels; convolutions of groups of them; products of activations; norms with
+statistics of their input; and what is less than these."""
 
 _INT8_CHANNEL_BYTES = 8  # a scale and a 32-bit bias
 
@@ -23,6 +28,7 @@ class Layer:
     """One step of a block.
 
     Attributes:
+        kind: what it is for whoever runs it.
         macs: multiply-accumulates.
         weights: elements of kernels and matrices.
         vectors: other learned elements: biases, scales and shifts of norms.
@@ -32,6 +38,7 @@ class Layer:
         alive: elements in memory while it runs: its input, its output and what waits for later layers.
     """
 
+    kind: LayerKind = "other"
     macs: int = 0
     weights: int = 0
     vectors: int = 0
@@ -82,6 +89,7 @@ def conv(
     pixels = (-(-side // stride)) ** 2
     weights = kernel**2 * (in_channels // groups) * out_channels
     return Layer(
+        kind="grouped" if groups > 1 else "dense",
         macs=pixels * weights,
         weights=weights,
         vectors=out_channels * (2 * norm + bias),
@@ -95,6 +103,7 @@ def conv(
 def linear(in_features: int, out_features: int, rows: int = 1, *, bias: bool = True, waiting: int = 0) -> Layer:
     """Return a linear layer applied to so many rows."""
     return Layer(
+        kind="dense",
         macs=rows * in_features * out_features,
         weights=in_features * out_features,
         vectors=bias * out_features,
@@ -107,7 +116,7 @@ def linear(in_features: int, out_features: int, rows: int = 1, *, bias: bool = T
 
 def norm(features: int, rows: int = 1, *, waiting: int = 0) -> Layer:
     """Return a norm with statistics of its input, which stays in the deployed network."""
-    return Layer(vectors=2 * features, deployed_vectors=2 * features, alive=2 * rows * features + waiting)
+    return Layer(kind="norm", vectors=2 * features, deployed_vectors=2 * features, alive=2 * rows * features + waiting)
 
 
 def scale(features: int, rows: int = 1, *, waiting: int = 0) -> Layer:
@@ -121,6 +130,7 @@ def attention_products(tokens: int, heads: int, query_channels: int, value_chann
     inputs = heads * tokens * (2 * query_channels + value_channels)
     mixed = heads * tokens * value_channels
     return Layer(
+        kind="product",
         macs=scores * (query_channels + value_channels),
         outputs=scores + mixed,
         alive=inputs + scores + max(0, mixed - heads * tokens * 2 * query_channels) + waiting,

@@ -43,15 +43,16 @@ from nas.kit import kit_results, tiled, write_kit  # noqa: E402
 from nas.lut import build_lut, table_of  # noqa: E402
 from nas.lut_plan import ROUNDS, TablePlan, network_models, plan_table  # noqa: E402
 from predictors.additive import AdditiveCost  # noqa: E402
-from predictors.balanced import evenly_spaced  # noqa: E402
-from predictors.calibration import CalibratedCost, Calibration, calibrate  # noqa: E402
-from predictors.latency import LatencyPredictor, LatencyTable, block_values, truth_ms  # noqa: E402
+from predictors.block_features import BlockTimes  # noqa: E402
+from predictors.calibration import CalibratedCost, Calibration, Waiting  # noqa: E402
+from predictors.latency import LatencyPredictor, LatencyTable, block_times, truth_ms  # noqa: E402
+from predictors.transfer import fit_transfer, informative  # noqa: E402
 from search_spaces.catalogue import SPACES as CATALOGUE  # noqa: E402
 from search_spaces.catalogue import find_space  # noqa: E402
 from search_spaces.documents import pretty_json  # noqa: E402
 from search_spaces.language import NetworkSpace  # noqa: E402
 
-CHANNELS, CLASSES, SEED, HELD_OUT = 3, 10, 0, 100
+CHANNELS, CLASSES, SEED, HELD_OUT = 3, 10, 2, 100
 SPACES = ("tiny", "cifar", "mobile")
 DEVICES = ("cpu", "cpu:precision=int8")
 OPENVINO = "kit:target=openvino,provider=openvino"
@@ -151,12 +152,13 @@ def measure(space_name: str, device_name: str, study: Study) -> None:
     )
     choices["chosen"] = choices["model"] == table.calibration.model
     save_table(RESULTS, choices, f"choices-{name}")
+    if waiting := table.calibration.waiting:
+        save_table(RESULTS, pd.DataFrame(asdict(waiting)), f"waiting-{name}")
     noise = np.array([entry.noise_percent for entry in table.blocks])
     costs |= {
         "blocks": len(space.blocks),
         "block_noise_mean_percent": noise.mean(),
         "block_noise_worst_percent": noise.max(),
-        "capacity_mb": table.calibration.capacity_mb,
         "load_max": table.conditions["load_max"],
     }
     save_table(RESULTS, pd.DataFrame([costs]), f"cost-{name}")
@@ -191,18 +193,17 @@ def transfer(study: Study) -> None:
         for source_name, target_name in itertools.permutations(devices, 2):
             source, target = tables[source_name], tables[target_name].table
             pool = source.space.check([each.genes for each in target.calibration_networks])
-            known = {row.tobytes(): ms for row, ms in zip(pool, truth_ms(target.calibration_networks), strict=True)}
-            tested, measured_ms = (
-                source.space.check([each.genes for each in target.held_out]),
-                truth_ms(target.held_out),
-            )
+            pool_ms = truth_ms(target.calibration_networks)
+            tested = source.space.check([each.genes for each in target.held_out])
+            measured_ms = truth_ms(target.held_out)
             for count in TRANSFER_NETWORKS:
                 # As `nas build-lut --transfer-from` does, but among networks that are measured already.
-                chosen = pool[evenly_spaced(source.predict(pool), count)]
-                fit_ms = np.array([known[row.tobytes()] for row in chosen])
-                values = block_values(source.space, {each.block: each.latency_ms for each in source.table.blocks})
-                fitted = calibrate(source.space, values, chosen, fit_ms, target.precision, target.batch)
-                cost = CalibratedCost(source.space, values, fitted, target.precision, target.batch)
+                times, waiting = block_times(source.space, source.table.blocks), source.table.calibration.waiting
+                chosen = informative(source.space, times, waiting, pool, count, target.precision, target.batch)
+                fitted = fit_transfer(
+                    source.space, times, waiting, pool[chosen], pool_ms[chosen], target.precision, target.batch
+                )
+                cost = CalibratedCost(source.space, times, fitted, target.precision, target.batch)
                 error = cost.predict(tested) / measured_ms - 1.0
                 rows.append(
                     {
@@ -210,7 +211,6 @@ def transfer(study: Study) -> None:
                         "from": source_name,
                         "to": target_name,
                         "networks": count,
-                        "model": fitted.model,
                         "mape_percent": 100.0 * np.abs(error).mean(),
                         "within_10_percent": 100.0 * np.mean(np.abs(error) <= 0.1),
                         "bias_percent": 100.0 * error.mean(),
@@ -269,11 +269,12 @@ def speed(study: Study) -> None:
         fitted = Calibration(
             model="context",
             strength=0.0,
-            capacity_mb=1.0,
-            factors={"time": 1.0, "constant": 0.1, "overflow_mb": 0.01},
+            waiting=Waiting(touched_mb=(1.0, 10.0), share=(0.0, 1.0)),
+            factors={"time": 1.0, "constant": 0.1},
             cross_validated_mape_percent={"context": 0.0},
         )
-        cost = CalibratedCost(space, rng.uniform(0.01, 0.1, len(space.blocks)), fitted, "fp32")
+        hot_ms = rng.uniform(0.01, 0.1, len(space.blocks))
+        cost = CalibratedCost(space, BlockTimes(hot_ms, 1.5 * hot_ms), fitted, "fp32")
         seconds = min(timeit.repeat(functools.partial(cost.predict, genomes), number=1, repeat=5))
         rows.append(
             {"space": name, "blocks": len(space.blocks), "slots": len(space.slots), "per_second": MILLION / seconds}

@@ -148,6 +148,7 @@ class Measurement:
     Attributes:
         id: the model's id.
         rounds_ms: minimum of each round, in the order of the rounds.
+        first_ms: first run of each round.
         slowness: how slow the machine was around each of those visits, by the models visited before and after,
             see `nas.devices.drift`; empty where it is not known.
         median_ms: median of the rounds' medians.
@@ -159,6 +160,7 @@ class Measurement:
 
     id: str
     rounds_ms: Annotated[tuple[_Positive, ...], Field(min_length=1)]
+    first_ms: Annotated[tuple[_Positive, ...], Field(min_length=1)]
     slowness: tuple[_Positive, ...] = ()
     median_ms: _Positive
     p90_ms: _Positive
@@ -172,6 +174,11 @@ class Measurement:
         return lower_quartile(self.steady_ms)
 
     @property
+    def cold_ms(self) -> float:
+        """The same of the first runs, which found nothing of the model in the caches."""
+        return lower_quartile(self._steady(self.first_ms))
+
+    @property
     def noise_percent(self) -> float:
         """How far the figures of even and odd rounds are apart, relative to `latency_ms`; 0 for a single round."""
         return halves_differ_percent(self.steady_ms)
@@ -179,9 +186,12 @@ class Measurement:
     @property
     def steady_ms(self) -> tuple[float, ...]:
         """The rounds as they would have been had the machine always been equally fast."""
+        return self._steady(self.rounds_ms)
+
+    def _steady(self, times_ms: tuple[float, ...]) -> tuple[float, ...]:
         if not self.slowness:
-            return self.rounds_ms
-        return tuple(each / slow for each, slow in zip(self.rounds_ms, self.slowness, strict=True))
+            return times_ms
+        return tuple(each / slow for each, slow in zip(times_ms, self.slowness, strict=True))
 
 
 @document

@@ -61,12 +61,13 @@ class _VisitLine:
     round: _Round
     id: str
     runs: _Runs
+    first_ns: _Ns
     min_ns: _Ns
     median_ns: _Ns
     p90_ns: _Ns
 
     def __post_init__(self) -> None:
-        if not self.min_ns <= self.median_ns <= self.p90_ns:
+        if not self.min_ns <= self.median_ns <= self.p90_ns or self.first_ns < self.min_ns:
             raise ValueError("the quantiles are not in order")
 
 
@@ -346,6 +347,7 @@ def _measurement(
     return Measurement(
         id=lines[0].id,
         rounds_ms=tuple(line.min_ns / _NS_PER_MS for line in lines),
+        first_ms=tuple(line.first_ns / _NS_PER_MS for line in lines),
         slowness=tuple(visit.slowness for visit in visits),
         median_ms=statistics.median(line.median_ns for line in lines) / _NS_PER_MS,
         p90_ms=statistics.median(line.p90_ns for line in lines) / _NS_PER_MS,

@@ -15,6 +15,7 @@ from nas.lut import STATISTIC, network_error
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from predictors.additive import AdditiveCost
+from predictors.block_features import BlockTimes
 from predictors.calibration import CalibratedCost, calibrate
 from predictors.footprint import SizeFit
 from predictors.latency import BlockLatency, LatencyPredictor, LatencyTable, MeasuredNetwork, SustainedRatio
@@ -53,7 +54,8 @@ def synthetic_table(space: NetworkSpace, *, noise: float = 0.01, seed: int = 0) 
     genomes = space.unique(space.sample(4 * (CALIBRATION + HELD_OUT), rng))[: CALIBRATION + HELD_OUT]
     exact = AdditiveCost(space, values, constant=0.02).predict(genomes)
     measured, repeated = (exact * (1 + noise * rng.standard_normal(len(exact))) for _ in range(2))
-    fitted = calibrate(space, values, genomes[:CALIBRATION], (measured + repeated)[:CALIBRATION] / 2)
+    times = BlockTimes(values, 1.5 * values)
+    fitted = calibrate(space, times, genomes[:CALIBRATION], (measured + repeated)[:CALIBRATION] / 2)
     networks = tuple(
         MeasuredNetwork(genes=tuple(genome.tolist()), measured_ms=float(first), repeated_ms=float(second))
         for genome, first, second in zip(genomes, measured, repeated, strict=True)
@@ -61,7 +63,7 @@ def synthetic_table(space: NetworkSpace, *, noise: float = 0.01, seed: int = 0) 
     tested = slice(CALIBRATION, None)
     errors = [
         network_error(cost.predict(genomes[tested]), networks[tested])
-        for cost in (CalibratedCost(space, values, fitted, "fp32"), AdditiveCost(space, values))
+        for cost in (CalibratedCost(space, times, fitted, "fp32"), AdditiveCost(space, values))
     ]
     return LatencyTable(
         format_version=LatencyTable.CURRENT_VERSION,
@@ -80,9 +82,11 @@ def synthetic_table(space: NetworkSpace, *, noise: float = 0.01, seed: int = 0) 
             BlockLatency(
                 block=block_key(block),
                 latency_ms=float(value),
+                cold_ms=1.5 * float(value),
                 in_context_ms=float(value) + 0.01,
                 noise_percent=0.0,
                 rounds_ms=(float(value),),
+                first_ms=(1.5 * float(value),),
             )
             for block, value in zip(space.blocks, values, strict=True)
         ),
@@ -165,6 +169,7 @@ class ChosenDevice:
                 Measurement(
                     id=model.id,
                     rounds_ms=(latency,) * rounds,
+                    first_ms=(1.5 * latency,) * rounds,
                     median_ms=latency * 1.1,
                     p90_ms=latency * 1.2,
                     runs=rounds,

@@ -42,6 +42,7 @@ def test_figures_are_those_of_the_lines(measured: tuple[Manifest, str], tmp_path
     for measurement in run.measurements:
         visits = [line for line in lines if line["kind"] == "visit" and line["id"] == measurement.id]
         assert [round(each * 1e6) for each in measurement.rounds_ms] == [line["min_ns"] for line in visits]
+        assert [round(each * 1e6) for each in measurement.first_ms] == [line["first_ns"] for line in visits]
         assert measurement.median_ms * 1e6 == pytest.approx(sum(line["median_ns"] for line in visits) / 2)
         assert measurement.runs == sum(line["runs"] for line in visits)
         (long,) = (line for line in lines if line["kind"] == "sustained" and line["id"] == measurement.id)
@@ -95,6 +96,7 @@ def _change_machine(**fields: Any) -> Callable[[Lines], Lines]:
         (_change(1, min_ns=10**400, median_ns=10**400, p90_ns=10**400), "line 2: min_ns"),
         (_change(1, round=10**30), "line 2: round"),
         (_change(1, min_ns=10**14), "line 2: .*not in order"),
+        (_change(1, first_ns=1), "line 2: .*not in order"),
         (_change(1, runs=0), "line 2: runs"),
         (_change(1, round="first"), "line 2: round"),
         (_change(1, kind="import os"), "line 2: kind"),

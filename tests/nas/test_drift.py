@@ -101,7 +101,7 @@ def test_a_stretch_of_one_kind_is_told_by_its_neighbours_in_any_order_of_files(t
                 for place in rng.permutation(25):
                     name = f"{kind}-{place}"
                     time_ns = round(own[name] * slow)
-                    times = {"min_ns": time_ns, "median_ns": time_ns, "p90_ns": time_ns}
+                    times = {"first_ns": time_ns, "min_ns": time_ns, "median_ns": time_ns, "p90_ns": time_ns}
                     lines.append({"kind": "visit", "round": number, "id": name, "runs": 3, **times})
         (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     first, second = (parse_results(tmp_path / f"{part}.jsonl") for part in range(2))

@@ -92,16 +92,15 @@ def test_a_table_is_checked_against_networks_it_has_never_seen(copied: Path, mon
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("any_noise")
 def test_a_kit_is_made_measured_elsewhere_and_taken_back(
     copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("CALIBRATION_NETWORKS", 20), ("SPANNING_NETWORKS", 6), ("HELD_OUT_NETWORKS", 6)):
+    for name, value in (("CALIBRATION_NETWORKS", 20), ("HELD_OUT_NETWORKS", 6)):
         monkeypatch.setattr(lut_plan, name, value)
     monkeypatch.setattr(lut_plan, "BLOCK_VISIT_MS", 0.1)
     monkeypatch.setattr(lut, "SUSTAINED_S", 0.001)
     monkeypatch.setattr(kit_module, "ROUNDS", 3)
-    # Three short rounds on a busy machine may disagree by more than a table can carry.
-    monkeypatch.setattr(lut, "UNUSABLE_PERCENT", 1e9)
     out = tmp_path / "kit.zip"
     made = succeed(nas_here("build-lut", "--run", copied, "--device", "kit", "--name", "board", "--out", out, "--json"))
     assert keys_of(made.json) == documented_keys()["kit"]

@@ -78,6 +78,7 @@ def test_a_visit_times_a_fixed_number_of_runs(tmp_path: Path, models: list[Model
         if line["kind"] != "visit":
             continue
         assert 0 < line["min_ns"] <= line["median_ns"] <= line["p90_ns"]
+        assert line["first_ns"] >= line["min_ns"]
         runs[line["id"]].add(line["runs"])
     assert all(len(counts) == 1 and min(counts) >= core.MIN_RUNS for counts in runs.values())
 

@@ -56,6 +56,7 @@ def measured_there(plan: TablePlan) -> MeasurementRun:
                 Measurement(
                     id=each,
                     rounds_ms=(noisy,) * 4,
+                    first_ms=(1.5 * noisy,) * 4,
                     median_ms=noisy,
                     p90_ms=noisy,
                     runs=4,
@@ -80,15 +81,12 @@ def test_ten_networks_carry_a_table_to_a_device_that_likes_other_blocks() -> Non
     assert np.mean(np.abs(plain) <= 0.1) < 0.05, "the devices are not alike"
 
 
-def test_networks_for_a_transfer_span_the_known_latency() -> None:
+def test_networks_for_a_transfer_are_distinct_and_none_of_those_it_is_tested_on() -> None:
     source = known()
-    for seed in range(5):
+    for seed in range(3):
         plan = plan_transfer(source, BOARD, seed=seed)
         genomes = SPACE.check(plan.calibration)
         assert len(SPACE.unique(genomes)) == 10
-        latency_ms = np.sort(source.predict(genomes))
-        pool = source.predict(SPACE.sample(512, np.random.default_rng([seed, 0])))
-        assert (latency_ms[0], latency_ms[-1]) == (pool.min(), pool.max())
         assert not set(plan.calibration) & set(plan.held_out)
 
 
@@ -130,15 +128,14 @@ def test_a_table_is_not_transferred_onto_itself(measured_run: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.device
+@pytest.mark.usefixtures("any_noise")
 def test_a_table_is_transferred_here_and_by_a_kit(
     measured_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lut_plan, "HELD_OUT_NETWORKS", 6)
     monkeypatch.setattr(lut, "SUSTAINED_S", 0.001)
     for module in (lut, kit_module):
-        monkeypatch.setattr(module, "ROUNDS", 3)
-    # Three short rounds on a busy machine may disagree by more than a table can carry.
-    monkeypatch.setattr(lut, "UNUSABLE_PERCENT", 1e9)
+        monkeypatch.setattr(module, "ROUNDS", 6)
     run = shutil.copytree(measured_run, tmp_path / "run")
     int8 = "cpu:precision=int8"
     made = nas_here("build-lut", "--run", run, "--device", int8, "--transfer-from", "cpu")

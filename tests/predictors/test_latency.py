@@ -17,7 +17,7 @@ from predictors.latency import (
     LatencyTable,
     MeasuredNetwork,
     SustainedRatio,
-    block_values,
+    block_times,
     sustained_ratio,
 )
 from predictors.quality import latency_error
@@ -34,7 +34,7 @@ SPACE = tiny(1, 10)
 PLAIN = Calibration(
     model="scale",
     strength=0.1,
-    capacity_mb=None,
+    waiting=None,
     factors={"time": 1.0},
     cross_validated_mape_percent={"scale": 1.0, "affine": 2.0, "families": 3.0},
 )
@@ -72,9 +72,11 @@ def table(space: NetworkSpace = SPACE, **changes: Any) -> LatencyTable:
             BlockLatency(
                 block=block_key(block),
                 latency_ms=value,
+                cold_ms=value + 0.2,
                 in_context_ms=value + 0.1,
                 noise_percent=0.5,
                 rounds_ms=(value,),
+                first_ms=(value + 0.3,),
             )
             for block, value in zip(SPACE.blocks, values.tolist(), strict=True)
         ),
@@ -93,16 +95,17 @@ def table(space: NetworkSpace = SPACE, **changes: Any) -> LatencyTable:
     return dataclasses.replace(complete, **changes)
 
 
-def test_block_values_stand_in_the_order_of_the_space() -> None:
-    latency_ms = {block_key(block): float(number) for number, block in enumerate(SPACE.blocks)}
-    backwards = dict(reversed(latency_ms.items())) | {"another space's block": 1.0}
-    assert block_values(SPACE, backwards).tolist() == list(range(len(SPACE.blocks)))
+def test_block_times_stand_in_the_order_of_the_space() -> None:
+    entries = table().blocks
+    another = dataclasses.replace(entries[0], block="another space's block")
+    times = block_times(SPACE, [another, *reversed(entries)])
+    assert times.latency_ms.tolist() == [entry.latency_ms for entry in entries]
+    assert times.cold_ms.tolist() == [entry.cold_ms for entry in entries]
 
 
 def test_missing_blocks_are_counted_and_one_is_named() -> None:
-    latency_ms = {block_key(block): 1.0 for block in SPACE.blocks[2:]}
     with pytest.raises(InputError) as caught:
-        block_values(SPACE, latency_ms)
+        block_times(SPACE, table().blocks[2:])
     assert "lacks 2 of the space's blocks" in str(caught.value)
     assert block_key(SPACE.blocks[0]) in str(caught.value)
 
