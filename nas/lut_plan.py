@@ -48,6 +48,8 @@ SUSTAINED_S = 0.1
 """How long calibration networks run back to back, for the percentiles of a table."""
 
 _POOL = 512
+_DEEPEST_OF = 8
+_macs, _params = operator.methodcaller("macs"), operator.methodcaller("params")
 _NETWORKS = 1
 """Blocks are group 0: if they are measured at other times, calibration takes out what is different then. Whole
 networks suffer more than blocks when others use the caches, so they tell of that among themselves."""
@@ -130,14 +132,8 @@ def plan_transfer(
         raise InputError(f"a table is transferred on at least {LEAST_TRANSFER_NETWORKS} networks, got {networks}")
     space, table = source.space, source.table
     rng = np.random.default_rng([seed, 0])
-    pool = space.unique(
-        np.concatenate(
-            [
-                space.sample(max(_POOL, 4 * networks), rng),
-                _spanning(AdditiveCost.of(space, operator.methodcaller("macs")), rng),
-            ]
-        )
-    )
+    spanning = _spanning(AdditiveCost.of(space, _macs), rng)
+    pool = space.unique(np.concatenate([space.sample(max(_POOL, 4 * networks), rng), spanning]))
     times = block_times(space, table.blocks)
     known = (space, times, table.calibration.waiting, pool, min(networks, len(pool)))
     calibration = pool[informative(*known, device.precision, device.batch)]
@@ -184,16 +180,20 @@ def calibration_sample(space: NetworkSpace, rng: np.random.Generator) -> Genomes
     """Return networks to calibrate on, by rising MACs, ``int16[n, n_genes]``.
 
     A quarter each is at equal distances on the logarithm of MACs and of parameters, both ends included, so that nothing
-    is extrapolated, since networks that touch more memory wait for it. The others are random: networks at the ends are
-    more uniform in themselves than those in between.
+    is extrapolated: networks that touch more memory wait for it. A quarter is random, since networks at the ends are
+    more uniform in themselves than those in between; and a quarter are the deepest of many random ones, since most
+    networks of a space have nearly all blocks there can be, and random genes rarely do.
     """
-    macs = AdditiveCost.of(space, operator.methodcaller("macs"))
+    macs, params, blocks = (AdditiveCost.of(space, count) for count in (_macs, _params, lambda block: 1.0))
+    share = CALIBRATION_NETWORKS // 4
     chosen = space.sample(0, rng)
-    for cost in (macs, AdditiveCost.of(space, operator.methodcaller("params"))):
+    for cost in (macs, params):
         pool = _fresh(_spanning(cost, rng), space, chosen)
-        spanning = pool[evenly_spaced(cost.predict(pool), min(CALIBRATION_NETWORKS // 4, len(pool)))]
-        chosen = np.concatenate([chosen, spanning])
-    random = _fresh(space.sample(_POOL, rng), space, chosen)[: CALIBRATION_NETWORKS - len(chosen)]
+        chosen = np.concatenate([chosen, pool[evenly_spaced(cost.predict(pool), min(share, len(pool)))]])
+    many = _fresh(space.sample(_DEEPEST_OF * _POOL, rng), space, chosen)
+    deepest = many[np.argsort(-blocks.predict(many), kind="stable")[:share]]
+    chosen = np.concatenate([chosen, deepest])
+    random = _fresh(many, space, deepest)[: CALIBRATION_NETWORKS - len(chosen)]
     both = np.concatenate([chosen, random])
     return both[np.argsort(macs.predict(both), kind="stable")]
 

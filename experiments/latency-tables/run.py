@@ -52,7 +52,7 @@ from search_spaces.catalogue import find_space  # noqa: E402
 from search_spaces.documents import pretty_json  # noqa: E402
 from search_spaces.language import NetworkSpace  # noqa: E402
 
-CHANNELS, CLASSES, SEED, HELD_OUT = 3, 10, 2, 100
+CHANNELS, CLASSES, SEED, HELD_OUT = 3, 10, 3, 100
 SPACES = ("tiny", "cifar", "mobile")
 DEVICES = ("cpu", "cpu:precision=int8")
 OPENVINO = "kit:target=openvino,provider=openvino"
