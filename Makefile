@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 
 BIN := $(VENV)/bin
-# Two tests at a time, but never two that measure (see tests/conftest.py).
+# Two tests at a time; those of the shared run and those marked as measuring all in one of the two (tests/conftest.py).
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
 # Inside the environment, so that removing the environment removes it too.
 STAMP := $(VENV)/.installed

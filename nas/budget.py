@@ -27,7 +27,7 @@ class Budget:
 
     @property
     def binds(self) -> bool:
-        """Whether the bound keeps any network out."""
+        """Whether the bound keeps any network out, as far as the slowest that was found tells."""
         return self.predicted_limit_ms < self.reachable_ms[1]
 
     @property

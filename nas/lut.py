@@ -27,6 +27,7 @@ from nas.lut_plan import (
     block_models,
     network_models,
 )
+from nas.measure import FORMAT_VERSION
 from nas.progress import Progress, no_progress
 from predictors.additive import AdditiveCost
 from predictors.calibration import CalibratedCost, calibrate
@@ -83,7 +84,7 @@ def build_lut(
     """
     _require_source(plan, source)
     # What is left of a killed build is only good for the same build: same files, same protocol.
-    identity = [plan, device.fingerprint().hash, ROUNDS, BLOCK_VISIT_MS, NETWORK_VISIT_MS]
+    identity = [FORMAT_VERSION, plan, device.fingerprint().hash, ROUNDS, BLOCK_VISIT_MS, NETWORK_VISIT_MS]
     work_dir = work_dir / content_hash(identity, 8)
     models = table_models(plan, space, cache, work_dir, progress=preparing)
     run = device.measure(models, rounds=ROUNDS, seed=plan.seed, work_dir=work_dir / "measuring", progress=progress)

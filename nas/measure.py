@@ -5,18 +5,18 @@ library, numpy and onnxruntime, and run on Python 3.8. As a script it measures e
 
     python measure.py [MANIFEST.json [RESULTS.jsonl]]
 
-Manifest: ``{"format_version": 1, "models": [{"id", "path", "sha256", "visit_ms", "sustained_s", "group",
+Manifest: ``{"format_version": 2, "models": [{"id", "path", "sha256", "visit_ms", "sustained_s", "group",
 "footprint"}],
 "provider": "cpu", "threads": 1, "rounds": 12, "seed": 0, "spread_s": 0, "minimum_runtime": "1.14"}``; paths count from
 its folder.
 
 Protocol: all models are loaded and warmed up; then, in each of `rounds` rounds, every model is visited once in a
 freshly shuffled order, group by group. A visit runs the model back to back for about its `visit_ms` and times every
-run; the first finds nothing of the model in the caches, and warms them. The rounds are spread over at least `spread_s`
-by pauses. Models whose even and odd rounds disagree get up to as many rounds more. Last, each model runs back to back
-for its `sustained_s`. Interleaving is what makes figures repeatable: a disturbance hits one round of all models, not
-all rounds of one. A model's figure is the lower quartile of its rounds' minima. Where memory is short, models go in
-groups.
+run; the first finds what other models left in the caches, and warms them. The rounds are spread over at least
+`spread_s` by pauses. Models whose even and odd rounds disagree get up to as many rounds more. Last, each model runs
+back to back for its `sustained_s`. Interleaving is what makes figures repeatable: a disturbance hits one round of all
+models, not all rounds of one. A model's figure is the lower quartile of its rounds' minima. Where memory is short,
+models go in groups.
 
 Results: one JSON object per line, only ever appended. ``start`` identifies machine and manifest, ``visit`` is one
 (round, model), ``round`` tells load and clock after a round, ``sustained`` is one model's long run, ``footprint`` the
@@ -51,7 +51,7 @@ if __package__:
 else:  # on another device, where the two files of the core lie side by side
     import runtime  # type: ignore[import-not-found,no-redef]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MIN_RUNS = 3
 """Fewest runs of a visit, however slow the model is."""
 UNSTABLE_PERCENT = 3.0

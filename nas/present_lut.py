@@ -246,6 +246,11 @@ def _quality(built: LatencyTable) -> None:
         title=f"Predicted against measured, {built.error.networks} other whole networks",
     )
     say(f"Noise floor (the same networks measured twice in the same run): {built.error.noise_floor_percent:.2f} %")
+    if waiting := built.calibration.waiting:
+        say(
+            f"In networks that touch {waiting.touched_mb[0]:.2g} to {waiting.touched_mb[-1]:.2g} MB, blocks wait for "
+            f"memory {100 * waiting.share[0]:.0f} to {100 * waiting.share[-1]:.0f} % as long as with cold caches"
+        )
     sustained = ", ".join(
         f"{name} {each.ratio:.2f} times (mean error {each.mape_percent:.1f} %)"
         for name, each in built.sustained.items()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -43,10 +44,10 @@ LAYERS = (
 """Devices differ in what they are good at: kernels that are large or depthwise, memory, or many small steps."""
 
 _NETWORKS = "networks"
-_KINDS = "|".join(get_args(LayerKind))
-_FEATURE = re.compile(
-    rf"time(:\w+|@\d+|%\d+)?|networks%\d+|blocks|weights_mb|touched_mb|wait|({_KINDS})_(layers|mmacs|moutputs)"
+_LAYER_FIGURES = frozenset(
+    f"{kind}_{figure}" for kind in get_args(LayerKind) for figure in ("layers", "mmacs", "moutputs")
 )
+_FEATURE = re.compile(r"time(:\w+|@\d+|%\d+)?|networks%\d+|blocks|weights_mb|touched_mb|wait")
 _ELEMENT_BYTES = {"fp32": 4, "int8": 1}
 
 
@@ -64,7 +65,7 @@ def feature(name: str, blocks: Sequence[BlockSpec], times: BlockTimes, precision
     Raises:
         InputError: there is no such feature.
     """
-    if not _FEATURE.fullmatch(name):
+    if not _FEATURE.fullmatch(name) and name not in _LAYER_FIGURES:
         raise InputError(f"a latency table counts on {name!r}, which is no feature of blocks")
     if name == "blocks":
         return np.ones(len(blocks))
@@ -73,9 +74,8 @@ def feature(name: str, blocks: Sequence[BlockSpec], times: BlockTimes, precision
     if name in ("weights_mb", TOUCHED):
         written = batch * _ELEMENT_BYTES[precision] if name == TOUCHED else 0
         return np.array([(block.weight_bytes(precision) + written * block.activations()) / 1e6 for block in blocks])
-    kind, _, figure = name.partition("_")
-    if figure:
-        return np.array([_of_layers(block, kind, figure) for block in blocks])
+    if name in _LAYER_FIGURES:
+        return np.array([_of_layers(cast(Hashable, block))[name] for block in blocks])
     family, side, size = (name.partition(mark)[2] for mark in ":@%")
     inputs = image_sizes(blocks) if size else []
     chosen = [_belongs(block, family, side) and size in ("", str(_input(block, inputs))) for block in blocks]
@@ -105,11 +105,15 @@ def image_sizes(blocks: Sequence[BlockSpec]) -> list[int]:
     return sorted({block.resolution for block in blocks if block.role == "stem"}, reverse=True)
 
 
-def _of_layers(block: BlockSpec, kind: str, figure: str) -> float:
-    layers = [layer for layer in block.layers() if layer.kind == kind]
-    if figure == "layers":
-        return float(len(layers))
-    return sum(layer.macs if figure == "mmacs" else layer.outputs for layer in layers) / 1e6
+@functools.lru_cache(maxsize=1 << 14)
+def _of_layers(block: Hashable) -> Mapping[str, float]:
+    """Return the figures of a block's layers by kind; specs are hashable, which their protocol cannot say."""
+    figures = dict.fromkeys(_LAYER_FIGURES, 0.0)
+    for layer in cast(BlockSpec, block).layers():
+        figures[f"{layer.kind}_layers"] += 1.0
+        figures[f"{layer.kind}_mmacs"] += layer.macs / 1e6
+        figures[f"{layer.kind}_moutputs"] += layer.outputs / 1e6
+    return figures
 
 
 def _belongs(block: BlockSpec, family: str, side: str) -> bool:

@@ -9,6 +9,7 @@ blocks, and several explanations of them compete.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,8 @@ _STRENGTHS = (0.01, 0.03)
 """Pull of corrections towards none, in units of the error of one network per share of its time. A stronger pull looks
 better in cross-validation, and worse on networks from another sampler."""
 _LEAST_PULL = 1e-9
+_MOST = 1e9
+"""Whatever is larger in a table was not measured, and would overflow what is made of it."""
 _STEPS = 6
 """Into how many steps of equal ratio the memory is divided that calibration networks touch."""
 _TYPICAL = 1.5
@@ -81,8 +84,8 @@ class Waiting:
             it is interpolated, beyond the ends it stays.
     """
 
-    touched_mb: Annotated[tuple[float, ...], Field(min_length=1)]
-    share: tuple[Annotated[float, Field(ge=0)], ...]
+    touched_mb: Annotated[tuple[Annotated[float, Field(ge=0, le=_MOST)], ...], Field(min_length=1)]
+    share: tuple[Annotated[float, Field(ge=0, le=_MOST)], ...]
 
     def __post_init__(self) -> None:
         if len(self.share) != len(self.touched_mb):
@@ -103,11 +106,12 @@ class Calibration:
     Attributes:
         model: which explanation was chosen; ``"transfer"`` for one of another device's blocks, see
             `predictors.transfer`.
-        strength: of its ridge.
+        strength: of its ridge; of a transfer the relative noise of networks.
         waiting: for memory; None where no network waits.
         factors: by feature of `predictors.block_features`: what it counts for, in ms; that of ``wait`` counts for the
             share that `waiting` tells, and is 1 if left out.
-        cross_validated_mape_percent: error of every explanation on networks left out of its fit.
+        cross_validated_mape_percent: error of every explanation on networks left out of its fit; in which steps
+            `waiting` rises was chosen on all networks.
     """
 
     model: CalibrationModel
@@ -129,7 +133,7 @@ class CalibratedCost:
 
     Attributes:
         space: as given.
-        block_values: what every block adds to a network that the caches hold, ms, ``float64[n_blocks]``.
+        block_values: what every block adds to the networks that touch least memory, ms, ``float64[n_blocks]``.
     """
 
     def __init__(
@@ -143,11 +147,12 @@ class CalibratedCost:
             return np.sum(parts, axis=0) if parts else np.zeros(len(space.blocks))
 
         self.space = space
-        self.block_values: Values = total(factors)
         self._waiting = calibration.waiting
-        self._hot = AdditiveCost(space, self.block_values, constant)
-        self._wait = AdditiveCost(space, total({WAIT: price}))
         self._touched = AdditiveCost(space, total({TOUCHED: 1.0}))
+        least = self._waiting.share[0] if self._waiting else 0.0
+        self._wait = AdditiveCost(space, total({WAIT: price}))
+        self._hot = AdditiveCost(space, total(factors), constant)
+        self.block_values: Values = self._hot.block_values + least * self._wait.block_values
 
     def predict(self, genomes: Genomes) -> Values:
         """Return the latency of canonical genomes ``int16[n, n_genes]``, ``float64[n]``."""
@@ -162,13 +167,21 @@ class CalibratedCost:
 
         Exact without `Calibration.waiting`; else that of a network that no change of one gene makes faster.
         """
-        return self._end(1.0)
+        return self._cheapest
 
     def dearest(self) -> tuple[float, Genomes]:
         """Return the highest latency of the space and a genome ``int16[n_genes]`` that has it.
 
         Exact without `Calibration.waiting`; else that of a network that no change of one gene makes slower.
         """
+        return self._dearest
+
+    @functools.cached_property
+    def _cheapest(self) -> tuple[float, Genomes]:
+        return self._end(1.0)
+
+    @functools.cached_property
+    def _dearest(self) -> tuple[float, Genomes]:
         return self._end(-1.0)
 
     def _end(self, sign: float) -> tuple[float, Genomes]:
@@ -177,7 +190,7 @@ class CalibratedCost:
         # The exact ends of a space in which blocks wait equally in all networks, for several shares of waiting, and
         # those where they wait least and most.
         costs = [
-            AdditiveCost(self.space, self.block_values + share * self._wait.block_values, self._hot.constant)
+            AdditiveCost(self.space, self._hot.block_values + share * self._wait.block_values, self._hot.constant)
             for share in shares
         ]
         if self._waiting:
@@ -308,11 +321,10 @@ def _fit(design: Matrix, strength: float, n_prices: int) -> Values:
     factors, used = np.zeros(design.shape[1]), np.ones(design.shape[1], dtype=bool)
     while True:
         factors[used] = _robust_fits(design[:, used], strength, np.ones((1, len(design)), dtype=bool))[0]
-        negative = (factors < 0.0) & (np.arange(len(factors)) >= len(factors) - n_prices)
-        if not negative.any():
+        lowest = len(factors) - n_prices + int(factors[-n_prices:].argmin())
+        if factors[lowest] >= 0.0:
             return factors
-        used &= ~negative
-        factors[:] = 0.0
+        used[lowest], factors[lowest] = False, 0.0
 
 
 def _robust_fits(design: Matrix, strength: float, known: npt.NDArray[np.bool_]) -> Matrix:

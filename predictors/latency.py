@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _LEAST_FOR_INTERVAL = 9
 Values = npt.NDArray[np.float64]
 Percentile = Literal["p50", "p90"]
+_Time = Annotated[float, Field(ge=-1e9, le=1e9)]
+"""Milliseconds; whatever is beyond these was not measured, and would overflow what is made of it."""
 
 
 @document
@@ -42,13 +44,13 @@ class BlockLatency:
         in_context_ms: the raw figure: the block between two 1x1 convolutions.
         noise_percent: how far the figures of even and odd rounds of the raw figure are apart.
         rounds_ms: the rounds of the raw figure.
-        first_ms: the first run of each of those.
+        first_ms: the first runs of the raw figure, once the machine's ups and downs are taken out.
         slowness: how slow the machine was around each of those; empty where nobody told.
     """
 
     block: str
-    latency_ms: float
-    cold_ms: float
+    latency_ms: _Time
+    cold_ms: _Time
     in_context_ms: float
     noise_percent: float
     rounds_ms: tuple[float, ...]
@@ -166,8 +168,9 @@ class LatencyPredictor(CalibratedCost):
         times = block_times(space, table.blocks)
         self._held_out = space.check([network.genes for network in table.held_out])
         super().__init__(space, times, table.calibration, table.precision, table.batch)
-        if not (self.predict(self._held_out) > 0.0).all() or self.cheapest()[0] <= 0.0:
-            raise InputError(f"the table of device {table.device!r} predicts latencies that are not positive")
+        predicted = np.array([*self.predict(self._held_out), self.cheapest()[0], self.dearest()[0]])
+        if not ((predicted > 0.0) & np.isfinite(predicted)).all():
+            raise InputError(f"the table of device {table.device!r} predicts latencies that are not positive numbers")
         self.table = table
 
     def predict_percentile(self, genomes: Genomes, percentile: Percentile) -> Values:

@@ -1,9 +1,9 @@
 """A known device's blocks, and a few whole networks of a new device: which to measure, and what they tell.
 
-The new device is thought to be the known one but for a factor, and for shares of latency that kinds of blocks and of
-layers may take or spare, none of which is likely to be large: a Bayesian linear regression. How large they are, group
-by group, and how much is noise, is what makes the measured networks most probable (MacKay, "Bayesian interpolation",
-Neural Computation 4, 1992): with ten networks nothing can be left out to choose by.
+The new device is thought to be the known one but for a factor, and for shares of latency that waiting for memory and
+kinds of blocks and of layers may take or spare, none of which is likely to be large: a Bayesian linear regression. How
+large they are, group by group, and how much is noise, is what makes the measured networks most probable (MacKay,
+"Bayesian interpolation", Neural Computation 4, 1992): with ten networks nothing can be left out to choose by.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def fit_transfer(
         batch: images at a time, of the new device.
 
     Returns:
-        A calibration whose error is that of networks left out one by one.
+        A calibration whose error is that of networks left out one by one, with the spreads that all of them suggest;
+        its strength is the relative noise that was found.
     """
     sums, names, groups = _features(space, times, waiting, genomes, precision, batch)
     shares, size = _to_size(sums / measured_ms[:, None])
@@ -114,6 +115,9 @@ def fit_transfer(
     weights = precision_matrix.sum(axis=1)
     left_out = weights / np.diag(precision_matrix)
     factors = prior * (shares.T @ weights) / size
+    if waiting:
+        # Blocks wait as they do on the known device, times the factor on time, and a little more or less.
+        factors[names.index(WAIT)] += factors[0]
     return Calibration(
         model="transfer",
         strength=float(np.exp(found.x[0])),
@@ -162,6 +166,7 @@ def _features(
     sums = feature_sums([*names, TOUCHED], space, times, genomes, precision, batch)
     if waiting:
         sums[:, names.index(WAIT)] *= waiting.at(sums[:, -1])
+        sums[:, 0] += sums[:, names.index(WAIT)]
     return sums[:, :-1], names, np.repeat(np.arange(len(groups)), [len(names) for names in groups])
 
 

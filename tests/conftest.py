@@ -24,7 +24,7 @@ SHARED_STAGES = "train_stage"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give one process (`pytest -n 2`) all tests of the shared run, which is made once, and all that measure."""
+    """Give one process (`pytest -n 2`) all tests of the shared run, which is made once, and all marked as measuring."""
     for item in items:
         if item.get_closest_marker("device") or SHARED_STAGES in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("shared run"))

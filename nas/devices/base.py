@@ -148,9 +148,10 @@ class Measurement:
     Attributes:
         id: the model's id.
         rounds_ms: minimum of each round, in the order of the rounds.
-        first_ms: first run of each round.
         slowness: how slow the machine was around each of those visits, by the models visited before and after,
             see `nas.devices.drift`; empty where it is not known.
+        first_ms: first run of each round in which all models were visited, once the machine's ups and downs are taken
+            out; where models are many, caches then hold nothing of this one.
         median_ms: median of the rounds' medians.
         p90_ms: median of the rounds' 90th percentiles.
         runs: timed runs in all rounds together.
@@ -175,8 +176,8 @@ class Measurement:
 
     @property
     def cold_ms(self) -> float:
-        """The same of the first runs, which found nothing of the model in the caches."""
-        return lower_quartile(self._steady(self.first_ms))
+        """The lower quartile of the first runs."""
+        return lower_quartile(self.first_ms)
 
     @property
     def noise_percent(self) -> float:
@@ -186,12 +187,9 @@ class Measurement:
     @property
     def steady_ms(self) -> tuple[float, ...]:
         """The rounds as they would have been had the machine always been equally fast."""
-        return self._steady(self.rounds_ms)
-
-    def _steady(self, times_ms: tuple[float, ...]) -> tuple[float, ...]:
         if not self.slowness:
-            return times_ms
-        return tuple(each / slow for each, slow in zip(times_ms, self.slowness, strict=True))
+            return self.rounds_ms
+        return tuple(each / slow for each, slow in zip(self.rounds_ms, self.slowness, strict=True))
 
 
 @document

@@ -46,7 +46,7 @@ class _ConditionsNow:
 @dataclass(frozen=True, kw_only=True)
 class _StartLine:
     kind: Literal["start"]
-    format_version: Literal[1]
+    format_version: Literal[2]
     manifest_hash: str
     fingerprint: Fingerprint
     python: str
@@ -219,7 +219,7 @@ class Results:
         return MeasurementRun(
             fingerprint=self.fingerprint,
             measurements=tuple(
-                _measurement(visits[model.id], sustained.get(model.id), footprints.get(model.id))
+                _measurement(visits[model.id], manifest.rounds, sustained.get(model.id), footprints.get(model.id))
                 for model in manifest.models
             ),
             conditions=self._summary(),
@@ -340,14 +340,19 @@ def _with_slowness(visits: Sequence[_VisitLine], group_of: Mapping[str, int]) ->
 
 
 def _measurement(
-    visits: Sequence[_Visit], sustained: _SustainedLine | None, footprint: _FootprintLine | None
+    visits: Sequence[_Visit], rounds: int, sustained: _SustainedLine | None, footprint: _FootprintLine | None
 ) -> Measurement:
-    """Sum up one model's visits."""
+    """Sum up one model's visits.
+
+    In rounds beyond those that were asked for, few models are visited, so that caches still hold something of each.
+    """
     lines = [visit.line for visit in visits]
     return Measurement(
         id=lines[0].id,
         rounds_ms=tuple(line.min_ns / _NS_PER_MS for line in lines),
-        first_ms=tuple(line.first_ns / _NS_PER_MS for line in lines),
+        first_ms=tuple(
+            visit.line.first_ns / _NS_PER_MS / visit.slowness for visit in visits if visit.line.round < rounds
+        ),
         slowness=tuple(visit.slowness for visit in visits),
         median_ms=statistics.median(line.median_ns for line in lines) / _NS_PER_MS,
         p90_ms=statistics.median(line.p90_ns for line in lines) / _NS_PER_MS,

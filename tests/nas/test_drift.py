@@ -89,7 +89,7 @@ def test_a_stretch_of_one_kind_is_told_by_its_neighbours_in_any_order_of_files(t
     manifest = Manifest(models=tuple(files), rounds=rounds)
     rng = np.random.default_rng(0)
     machine = describe_machine(1)
-    start = {"kind": "start", "format_version": 1, "manifest_hash": manifest.hash, "fingerprint": machine}
+    start = {"kind": "start", "format_version": 2, "manifest_hash": manifest.hash, "fingerprint": machine}
     own = {file.id: int(rng.integers(10**5, 10**6)) for file in files}
     for part in range(2):
         now = {"load": 0.0, "temperature_c": None, "clock_mhz": None, "time_unix_s": 1.0 + part}

@@ -38,6 +38,8 @@ from tests.nas.small_models import conv
 Kit = tuple[Path, KitRecord, NetworkSpace]
 BOARD = KitDevice(target="board")
 
+pytestmark = pytest.mark.device
+
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
@@ -88,7 +90,8 @@ def test_a_space_in_which_too_few_networks_are_found_is_refused(monkeypatch: pyt
     for name, value in (
         ("CALIBRATION_NETWORKS", 40),
         ("HELD_OUT_NETWORKS", 8),
-        ("_POOL", 30),
+        ("_POOL", 10),
+        ("_DEEPEST_OF", 1),
     ):
         monkeypatch.setattr(lut_plan, name, value)
     with pytest.raises(InputError, match="too few to find 40 to calibrate on and 8 others"):
@@ -130,6 +133,7 @@ def results(kit: Kit) -> Path:
     return kit[0] / "there" / "results.jsonl"
 
 
+@pytest.mark.usefixtures("any_noise")
 def test_what_comes_back_becomes_a_table_of_that_device(kit: Kit, results: Path) -> None:
     folder, record, space = kit
     found, measured = kit_results([results], [folder / "board.kit.json"])

@@ -143,7 +143,7 @@ def test_the_hash_of_a_manifest_leaves_out_where_the_files_lie(models: list[Mode
 @pytest.mark.parametrize(
     "change",
     [
-        {"format_version": 2},
+        {"format_version": 1},
         {"models": []},
         {"models": [{"id": "a", "path": "a"}]},
         {"models": [{"id": "a", "path": "a", "sha256": "0", "more": 1}]},

@@ -10,7 +10,7 @@ import pytest
 
 from predictors.additive import AdditiveCost
 from predictors.block_features import BlockTimes, feature
-from predictors.calibration import CalibratedCost
+from predictors.calibration import CalibratedCost, Calibration, Waiting
 from predictors.transfer import fit_transfer, informative
 from search_spaces.space import Genomes
 from search_spaces.tiny import tiny
@@ -60,6 +60,24 @@ def test_other_networks_of_the_new_device_are_predicted(device: str) -> None:
         chosen = candidates[informative(SPACE, known_times(seed), None, candidates, NETWORKS, "fp32")]
         errors = errors_of(chosen, device, noise=0.01, seed=seed)
         assert np.mean(np.abs(errors) <= 0.1) >= 0.95
+
+
+def test_what_blocks_wait_on_the_known_device_they_wait_on_a_like_one() -> None:
+    known, others = known_times(), SPACE.sample(1000, np.random.default_rng(1))
+    waiting = Waiting(touched_mb=(0.3, 1.5), share=(0.0, 0.9))
+    source = Calibration(
+        model="scale", strength=0.1, waiting=waiting, factors={"time": 1.0}, cross_validated_mape_percent={"scale": 1.0}
+    )
+    twice_as_slow = CalibratedCost(SPACE, known, source, "fp32")
+    for seed in range(3):
+        candidates = pool(seed)
+        chosen = candidates[informative(SPACE, known, waiting, candidates, NETWORKS, "fp32")]
+        noisy = 2.0 * (1 + 0.01 * np.random.default_rng(seed).standard_normal(NETWORKS))
+        fitted = fit_transfer(SPACE, known, waiting, chosen, twice_as_slow.predict(chosen) * noisy)
+        errors = (
+            CalibratedCost(SPACE, known, fitted, "fp32").predict(others) / (2.0 * twice_as_slow.predict(others)) - 1
+        )
+        assert np.abs(errors).mean() < 0.015
 
 
 def test_a_device_that_only_differs_by_a_factor_gets_next_to_no_corrections() -> None:
