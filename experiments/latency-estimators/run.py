@@ -148,7 +148,8 @@ def draw(study: None) -> None:
         axis.set_yticks(np.arange(len(ESTIMATORS) + 1) + 0.2, [*ESTIMATORS, STEADY])
         axis.set(title=str(space_name), xlabel="two sessions of a network differ by, %")
     axes[0].invert_yaxis()
-    axes[-1].legend(frameon=False)
+    handles, labels = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False)
     figure.savefig(RESULTS / "estimators.png", dpi=130)
     plt.close(figure)
 
