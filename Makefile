@@ -5,8 +5,6 @@ PYTHON ?= python3
 VENV ?= .venv
 
 BIN := $(VENV)/bin
-# Two tests at a time; those of the shared run and those marked as measuring all in one of the two (tests/conftest.py).
-PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
 # Inside the environment, so that removing the environment removes it too.
 STAMP := $(VENV)/.installed
 NAME_ANOTHER := name a Python >= 3.11: make venv PYTHON=...
@@ -37,10 +35,12 @@ test: venv ## Lint, types and the quick tests (under 8 minutes on 2 cores)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	@for study in experiments/*-*/; do (cd "$$study" && MYPYPATH=../.. "$(abspath $(BIN))/mypy" --config-file ../../pyproject.toml *.py) || exit 1; done
-	$(PYTEST) -m "not slow"
+	@# Two at a time; those of the shared run and those marked as measuring all in one of the two (tests/conftest.py).
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 test-slow: venv ## The slow tests; some need a package index
-	$(PYTEST) -m slow
+	@# One at a time: whole tables are measured, which are refused where something else disturbs them.
+	$(BIN)/pytest -m slow
 
 demo: venv ## The main job on the embedded data set: train, build-lut, search, export
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/demo
