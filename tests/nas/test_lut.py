@@ -18,7 +18,7 @@ from nas.devices import LocalDevice
 from nas.devices.drift import slowness
 from nas.files import read_document
 from nas.lut import STATISTIC, measure_networks, network_error
-from nas.lut_plan import CALIBRATION_NETWORKS, calibration_sample, held_out_sample
+from nas.lut_plan import CALIBRATION_NETWORKS, ROUNDS, calibration_sample, held_out_sample
 from nas.onnx_format import exporter_name
 from nas.run import Run
 from predictors.additive import AdditiveCost
@@ -215,6 +215,9 @@ def assert_blocks_are_what_is_left_of_their_context(lines: list[dict[str, object
     for field in ("min_ns", "first_ns"):
         rounds: dict[str, list[float]] = defaultdict(list)
         for line, slower in zip(visits, slow, strict=True):
+            # Where few models are visited again, caches still hold something of each.
+            if field == "first_ns" and int(str(line["round"])) >= ROUNDS:
+                continue
             rounds[str(line["id"])].append(float(str(line[field])) / 1e6 / slower)
         figures[field] = {name: float(np.quantile(each, 0.25)) for name, each in rounds.items()}
     hot, cold = figures["min_ns"], figures["first_ns"]
