@@ -58,7 +58,7 @@ def parse_budget(text: str, latency: LatencyPredictor) -> Budget:
     limit_ms = fastest + (slowest - fastest) * value / 100 if percent else value
     if limit_ms < fastest:
         raise InputError(
-            f"no network is predicted to meet {limit_ms:g} ms on {latency.table.device}: the space reaches from "
+            f"no network was found that is predicted to meet {limit_ms:g} ms on {latency.table.device}: the space reaches from "
             f"{fastest:.4g} ms to {slowest:.4g} ms; raise --budget-ms to at least {_round_up(fastest)}"
         )
     noise = latency.table.error.noise_floor_percent / 100.0

@@ -57,10 +57,9 @@ def feature(name: str, blocks: Sequence[BlockSpec], times: BlockTimes, precision
     ``time`` is its latency in ms; ``time:FAMILY``, ``time@SIDE`` and ``time%INPUT`` are the same for blocks of one
     family, on maps of about one side (a power of two), or of networks that take images of one size, else 0;
     ``networks%INPUT`` is 1 for the stems of those. ``wait`` is by how much a block is slower when nothing of it is in
-    the caches. ``blocks`` is 1, ``weights_mb`` the size of its weights,
-    ``touched_mb`` that and the activations it writes. ``KIND_layers``, ``KIND_mmacs`` and ``KIND_moutputs`` are the
-    number of its layers of a kind, their million MACs and the millions of elements they write, see
-    `search_spaces.counting`.
+    the caches. ``blocks`` is 1, ``weights_mb`` the size of its weights, ``touched_mb`` that and the activations it
+    writes. ``KIND_layers``, ``KIND_mmacs`` and ``KIND_moutputs`` are the number of its layers of a kind, their million
+    MACs and the millions of elements they write, see `search_spaces.counting`.
 
     Raises:
         InputError: there is no such feature.

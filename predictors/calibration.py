@@ -2,9 +2,9 @@
 
 Blocks that are measured alone run with everything in the nearest cache; the first time, with nothing of it. In a
 network other blocks run in between, and how much a block finds again depends on how much memory the network touches:
-blocks of small networks run as they do alone, those of large ones wait as they did the first time. Where that sets in
-is a property of the device. What else networks add per block, layer or kind is a matter of corrections that add up over
-blocks, and several explanations of them compete.
+blocks of small networks run about as they do alone, those of larger ones wait for a share of what they waited the first
+time. Where that sets in, and how large it grows, is a property of the device. What else networks add per block, layer
+or kind is a matter of corrections that add up over blocks, and several explanations of them compete.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _STRENGTHS = (0.01, 0.03)
 """Pull of corrections towards none, in units of the error of one network per share of its time. A stronger pull looks
 better in cross-validation, and worse on networks from another sampler."""
 _LEAST_PULL = 1e-9
-_MOST = 1e9
+MOST = 1e9
 """Whatever is larger in a table was not measured, and would overflow what is made of it."""
 _STEPS = 6
 """Into how many steps of equal ratio the memory is divided that calibration networks touch."""
@@ -84,8 +84,8 @@ class Waiting:
             it is interpolated, beyond the ends it stays.
     """
 
-    touched_mb: Annotated[tuple[Annotated[float, Field(ge=0, le=_MOST)], ...], Field(min_length=1)]
-    share: tuple[Annotated[float, Field(ge=0, le=_MOST)], ...]
+    touched_mb: Annotated[tuple[Annotated[float, Field(ge=0, le=MOST)], ...], Field(min_length=1)]
+    share: tuple[Annotated[float, Field(ge=0, le=MOST)], ...]
 
     def __post_init__(self) -> None:
         if len(self.share) != len(self.touched_mb):
@@ -236,16 +236,13 @@ def calibrate(
     sums = dict(zip(wanted, feature_sums(wanted, space, times, genomes, precision, batch).T, strict=True))
     ends_mb = np.unique(np.geomspace(sums[TOUCHED].min(), sums[TOUCHED].max(), _STEPS + 1))
     waits = sums[WAIT][:, None] * _steps(sums[TOUCHED], ends_mb)
-    tried: list[tuple[float, CalibrationModel, float]] = []
-    designs: dict[CalibrationModel, Matrix] = {}
+    tried: list[tuple[float, CalibrationModel, float, Values]] = []
     for model in _MODELS:
         design = np.column_stack([*(sums[name] for name in names[model]), waits]) / measured_ms[:, None]
-        designs[model] = design
         for strength in _STRENGTHS:
-            used = _fit(design, strength, len(ends_mb)) != 0.0
-            tried.append((_cross_validate(design[:, used], strength), model, strength))
-    _, model, strength = min(tried, key=lambda each: each[0])
-    factors = _fit(designs[model], strength, len(ends_mb))
+            factors = _fit(design, strength, len(ends_mb))
+            tried.append((_cross_validate(design[:, factors != 0.0], strength), model, strength, factors))
+    _, model, strength, factors = min(tried, key=lambda each: each[0])
     share = np.cumsum(factors[-len(ends_mb) :])
     waiting = Waiting(touched_mb=tuple(ends_mb.tolist()), share=tuple(share.tolist())) if share.any() else None
     return Calibration(
@@ -254,7 +251,7 @@ def calibrate(
         waiting=waiting,
         factors=dict(zip(names[model], factors.tolist(), strict=False)),
         cross_validated_mape_percent={
-            each: min(error for error, other, _ in tried if other == each) for each in _MODELS
+            each: min(error for error, other, *_ in tried if other == each) for each in _MODELS
         },
     )
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from predictors.block_features import BlockTimes
-from predictors.calibration import CalibratedCost, Calibration
+from predictors.calibration import MOST, CalibratedCost, Calibration
 from predictors.footprint import Size, SizeFit
 from predictors.quality import LatencyError, mape_percent
 from search_spaces.documents import content_hash, document
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _LEAST_FOR_INTERVAL = 9
 Values = npt.NDArray[np.float64]
 Percentile = Literal["p50", "p90"]
-_Time = Annotated[float, Field(ge=-1e9, le=1e9)]
-"""Milliseconds; whatever is beyond these was not measured, and would overflow what is made of it."""
+_Time = Annotated[float, Field(ge=-MOST, le=MOST)]
+"""Milliseconds."""
 
 
 @document
@@ -187,9 +187,8 @@ class LatencyPredictor(CalibratedCost):
         """Return all that the table tells of canonical genomes ``int16[n, n_genes]``, a row each.
 
         Columns: ``latency_ms``, ``low_ms`` and ``high_ms`` (where nine of ten measurements lie, if the table was tested
-        on nine networks at least), ``p50_ms`` and
-        ``p90_ms`` (running back to back), and, where the device tells them, ``file_mb`` and ``memory_mb`` (what a
-        process needs at most to load and run the network, beyond the runtime).
+        on nine networks at least), ``p50_ms`` and ``p90_ms`` (running back to back), and, where the device tells them,
+        ``file_mb`` and ``memory_mb`` (what a process needs at most to load and run the network, beyond the runtime).
         """
         import pandas as pd
 
