@@ -58,8 +58,8 @@ def parse_budget(text: str, latency: LatencyPredictor) -> Budget:
     limit_ms = fastest + (slowest - fastest) * value / 100 if percent else value
     if limit_ms < fastest:
         raise InputError(
-            f"no network was found that is predicted to meet {limit_ms:g} ms on {latency.table.device}: the space reaches from "
-            f"{fastest:.4g} ms to {slowest:.4g} ms; raise --budget-ms to at least {_round_up(fastest)}"
+            f"no network was found that is predicted to meet {limit_ms:g} ms on {latency.table.device}: the space "
+            f"reaches from {fastest:.4g} ms to {slowest:.4g} ms; raise --budget-ms to at least {_round_up(fastest)}"
         )
     noise = latency.table.error.noise_floor_percent / 100.0
     return Budget(limit_ms=limit_ms, reachable_ms=(fastest, slowest), margin=latency.margin, noise=noise)
