@@ -15,8 +15,9 @@ freshly shuffled order, group by group. A visit runs the model back to back for 
 run; the first finds what other models left in the caches, and warms them. The rounds are spread over at least
 `spread_s` by pauses. Models whose even and odd rounds disagree get up to as many rounds more. Last, each model runs
 back to back for its `sustained_s`. Interleaving is what makes figures repeatable: a disturbance hits one round of all
-models, not all rounds of one. A model's figure is the lower quartile of its rounds' minima. Where memory is short,
-models go in groups.
+models, not all rounds of one. A model's figure is the lower quartile of its rounds' minima. Where memory is too short
+for all models, loads of them take turns of a few rounds each, and are drawn anew for every turn: a bad half minute
+hits a few rounds of models that spend their other rounds beside others, and so can be told from slow models.
 
 Results: one JSON object per line, only ever appended. ``start`` identifies machine and manifest, ``visit`` is one
 (round, model), ``round`` tells load and clock after a round, ``sustained`` is one model's long run, ``footprint`` the
@@ -57,8 +58,9 @@ MIN_RUNS = 3
 UNSTABLE_PERCENT = 3.0
 """Models whose even and odd rounds differ by more are visited again."""
 
-# What a session was found to take: a multiple of its file, and something; and what share of memory a group may take.
+# What a session was found to take: a multiple of its file, and something; and what share of memory a load may take.
 _SESSION_PER_FILE, _SESSION_BYTES, _MEMORY_SHARE = 2.6, 3e6, 0.8
+_ROUNDS_PER_TURN = 4
 _REPORT_INTERVAL_S = 0.2
 _LOCK_PATIENCE_S = 5.0
 _HEAD = b'{"kind": "start", "format_version": '
@@ -75,8 +77,8 @@ class ModelFile:
         visit_ms: about how long it runs back to back in a visit; caches need some ms to hold a network.
         sustained_s: how long it runs back to back after the rounds.
         group: models of one group are visited one after the other in every round, so that what they tell of the
-            machine's ups and downs is told of models of their kind. Where memory is too short for all, groups are
-            measured after each other.
+            machine's ups and downs is told of models of their kind. Where memory is too short for all, no load is of
+            two groups.
         footprint: whether its size and the memory it needs are told, too.
     """
 
@@ -289,29 +291,36 @@ def measure(manifest: Manifest, results: Path, report: Callable[[int, int], None
         raise runtime.MeasureError(f"these models need onnxruntime >= {manifest.minimum_runtime}, here is {found}")
     with results.open("a+b") as file:
         journal = _Journal(file, manifest)
-        total = 1 + sum(2 + manifest.rounds + _sustained_units(model) + model.footprint for model in manifest.models)
+        schedule = _schedule(manifest)
+        total = 1 + sum(2 * len(members) for _, members in schedule)
+        total += sum(manifest.rounds + _sustained_units(model) + model.footprint for model in manifest.models)
         progress = _Progress(total, report)
         if not journal.finished:
-            for group in _groups(manifest):
-                _measure_group(manifest, group, journal, progress)
+            for numbers, members in schedule:
+                _measure_load(manifest, members, numbers, journal, progress)
             _footprints(manifest, journal, progress)
             journal.append("end", conditions=runtime.conditions())
             progress.advance()
         report(total, total)
 
 
-def _groups(manifest: Manifest) -> list[list[int]]:
-    """Return the positions of models that are loaded at the same time: all, unless memory is short."""
+def _schedule(manifest: Manifest) -> list[tuple[range, list[int]]]:
+    """Return rounds (beyond `rounds` the extra ones) and the models to load for them: all, unless memory is short."""
     free = runtime.free_bytes()
     room = free * _MEMORY_SHARE if free else math.inf
     everything = list(range(len(manifest.models)))
     if _loaded_bytes(manifest, everything) <= room:
-        return [everything]
+        return [(range(2 * manifest.rounds), everything)]
     result = []
-    for group in sorted({model.group for model in manifest.models}):
-        members = [index for index in everything if manifest.models[index].group == group]
-        count = min(len(members), max(1, math.ceil(_loaded_bytes(manifest, members) / room)))
-        result += [members[first::count] for first in range(count)]
+    for first in range(0, manifest.rounds, _ROUNDS_PER_TURN):
+        last_turn = first + _ROUNDS_PER_TURN >= manifest.rounds
+        numbers = range(first, 2 * manifest.rounds if last_turn else first + _ROUNDS_PER_TURN)
+        # Seeded by turn, so that an attempt that goes on where another stopped loads the same models together.
+        order = np.random.default_rng([manifest.seed, 0, first]).permutation(len(everything)).tolist()
+        for group in sorted({model.group for model in manifest.models}):
+            members = [index for index in order if manifest.models[index].group == group]
+            count = min(len(members), max(1, math.ceil(_loaded_bytes(manifest, members) / room)))
+            result += [(numbers, sorted(members[start::count])) for start in range(count)]
     return result
 
 
@@ -320,14 +329,22 @@ def _loaded_bytes(manifest: Manifest, members: Sequence[int]) -> float:
     return sum(_SESSION_PER_FILE * path.stat().st_size + _SESSION_BYTES for path in paths if path.exists())
 
 
-def _measure_group(manifest: Manifest, group: Sequence[int], journal: _Journal, progress: _Progress) -> None:
-    subjects = [_load(manifest, index, progress) for index in group]
+def _measure_load(
+    manifest: Manifest, members: Sequence[int], numbers: range, journal: _Journal, progress: _Progress
+) -> None:
+    """Measure some rounds of the models of one load; with the extra rounds comes the long run."""
+    models = [manifest.models[index] for index in members]
+    last_turn = numbers[-1] >= manifest.rounds
+    if not last_turn and all(numbers[-1] in journal.visits.get(model.id, ()) for model in models):
+        progress.advance((2 + len(numbers)) * len(models))  # an earlier attempt did it all
+        return
+    subjects = [_load(manifest, index, progress) for index in members]
     for subject in subjects:
         _warm_up(subject, journal)
         progress.advance()
     pause_s = manifest.spread_s / max(1, manifest.rounds - 1)
     due_s = time.monotonic()
-    for number in range(2 * manifest.rounds):
+    for number in numbers:
         visited, extra = subjects, number >= manifest.rounds
         if extra:
             visited = [each for each in subjects if journal.is_unstable(each.model.id, number)]
@@ -344,7 +361,7 @@ def _measure_group(manifest: Manifest, group: Sequence[int], journal: _Journal, 
             progress.advance(0 if extra else 1)
         if waiting:
             journal.append("round", round=number, conditions=runtime.conditions())
-    for subject in subjects:
+    for subject in subjects if last_turn else []:
         units = _sustained_units(subject.model)
         if units and subject.model.id not in journal.sustained:
             _sustained(subject, journal, progress, units)
@@ -396,13 +413,13 @@ def _timed_runs(subject: _Subject, count: int) -> list[int]:
 
 
 def _warm_up(subject: _Subject, journal: _Journal) -> None:
-    """Run for one visit's time, and fix how many runs a visit has, unless an earlier attempt did."""
+    """Run for one visit's time, and fix how many runs a visit has, unless an earlier load or attempt did."""
     times_ns: list[int] = []
     end_ns = time.perf_counter_ns() + subject.model.visit_ms * 1e6
     while not times_ns or time.perf_counter_ns() < end_ns:
         times_ns += _timed_runs(subject, MIN_RUNS)
     fitting = int(subject.model.visit_ms * 1e6 / min(times_ns))
-    subject.runs_per_visit = max(MIN_RUNS, journal.runs_per_visit.get(subject.model.id, fitting))
+    subject.runs_per_visit = max(MIN_RUNS, journal.runs_per_visit.setdefault(subject.model.id, fitting))
 
 
 def _visit(number: int, subject: _Subject, journal: _Journal) -> None:

@@ -154,6 +154,7 @@ def test_results_of_another_run_are_refused(kit: Kit, results: Path, tmp_path: P
         kit_results([results], [tmp_path / "other.kit.json"])
 
 
+@pytest.mark.usefixtures("any_noise")
 def test_results_that_leave_no_time_for_some_network_are_refused(kit: Kit, results: Path, tmp_path: Path) -> None:
     folder, record, space = kit
     lines = [json.loads(line) for line in results.read_text().splitlines()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import collections
 import json
+import math
 import os
 import platform
 import shutil
@@ -315,12 +316,25 @@ def test_models_of_one_group_stay_together_where_memory_is_too_short_for_all(
     assert order[2 * ROUNDS :] == [models[1].id] * ROUNDS
 
 
-def test_where_memory_is_short_models_are_loaded_in_groups(
-    tmp_path: Path, models: list[ModelFile], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("together", [1, 2])
+def test_where_memory_is_short_loads_of_models_take_turns_of_a_few_rounds(
+    together: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = written(tmp_path, models)
-    monkeypatch.setattr(runtime, "free_bytes", lambda: int(1.1 * core._SESSION_BYTES / core._MEMORY_SHARE))
+    models = [saved(tmp_path / f"conv{size}.onnx", conv(size)) for size in (8, 9, 10, 11, 12, 13)]
+    turns, rounds_per_turn = 3, core._ROUNDS_PER_TURN
+    rounds = turns * rounds_per_turn
+    manifest = written(tmp_path, models, visit_ms=0.1, rounds=rounds)
+    session_bytes = core._loaded_bytes(manifest, range(len(models))) / len(models)
+    monkeypatch.setattr(runtime, "free_bytes", lambda: (together + 0.1) * session_bytes / core._MEMORY_SHARE)
+    monkeypatch.setattr(core, "UNSTABLE_PERCENT", math.inf)
     core.measure(manifest, tmp_path / "results.jsonl", lambda done, total: None)
-    order = [name for _, name in visits(results(tmp_path))]
-    assert sorted(order) == sorted([model.id for model in models] * ROUNDS)
-    assert all(len(set(order[start : start + ROUNDS])) == 1 for start in range(0, len(order), ROUNDS))
+    order = visits(results(tmp_path), rounds=rounds)
+    assert sorted(order) == sorted((number, model.id) for number in range(rounds) for model in models)
+    size = together * rounds_per_turn
+    loads = [order[start : start + size] for start in range(0, len(order), size)]
+    for number, load in enumerate(loads):
+        first = number // (len(models) // together) * rounds_per_turn
+        assert sorted({each for each, _ in load}) == list(range(first, first + rounds_per_turn))
+        assert len({name for _, name in load}) == together
+    if together > 1:
+        assert len({frozenset(name for _, name in load) for load in loads}) > len(loads) // turns

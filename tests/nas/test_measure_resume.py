@@ -20,9 +20,10 @@ ROUNDS = 3
 
 @pytest.fixture
 def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
-    """Two groups, since memory is short; every model is unstable and so gets extra rounds, a long run, a footprint."""
+    """Memory is short, so single models take turns; each is unstable, so gets extra rounds; a long run, a footprint."""
     monkeypatch.setattr(core, "UNSTABLE_PERCENT", -1.0)
     monkeypatch.setattr(runtime, "free_bytes", lambda: 1.0)
+    monkeypatch.setattr(core, "_ROUNDS_PER_TURN", 2)
     monkeypatch.setattr(runtime, "footprint_bytes", lambda *model: 1_000_000)  # of which other tests run the real one
     models = [replace(each, group=number % 2, footprint=True) for number, each in enumerate(three_models(tmp_path))]
     return Manifest(models=tuple(timed(models, visit_ms=0.1, sustained_s=0.001)), rounds=ROUNDS)
