@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NAME_ANOTHER := name a Python >= 3.11: make venv PYTHON=...
 
+# What a disturbed machine makes the tool refuse is measured again, as its message says; no other failure is.
+RERUN := --reruns 2 --only-rerun 'could not be measured repeatably'
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help venv test test-slow demo format wheel clean
@@ -36,11 +39,11 @@ test: venv ## Lint, types and the quick tests (under 8 minutes on 2 cores)
 	$(BIN)/mypy
 	@for study in experiments/*-*/; do (cd "$$study" && MYPYPATH=../.. "$(abspath $(BIN))/mypy" --config-file ../../pyproject.toml *.py) || exit 1; done
 	@# Two at a time; those of the shared run and those marked as measuring all in one of the two (tests/conftest.py).
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup $(RERUN) -m "not slow"
 
 test-slow: venv ## The slow tests; some need a package index
 	@# One at a time: whole tables are measured, which are refused where something else disturbs them.
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest $(RERUN) -m slow
 
 demo: venv ## The main job on the embedded data set: train, build-lut, search, export
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/demo
