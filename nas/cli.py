@@ -63,6 +63,9 @@ def train(
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per step.")] = None,
     accelerator: Annotated[str, typer.Option("--accelerator", help="What to train on: auto, cpu or cuda.")] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse images that are damaged, not leave them out.")
+    ] = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,6 +83,7 @@ def train(
     with opened.lock():
         with progress_bar("reading images", quiet=as_json) as progress:
             images = opened.load_data(progress)
+        present.left_out(images, strict=strict)
         opened.fix()
         with progress_bar("training", quiet=as_json) as progress:
             record = train_supernet(
@@ -88,7 +92,7 @@ def train(
         evaluator = opened.evaluator(images)
         with progress_bar("evaluating", quiet=as_json) as progress:
             summary = evaluator.summary(progress=progress)
-    present.training(opened, record, summary, as_json=as_json)
+    present.training(opened, images, record, summary, as_json=as_json)
 
 
 @app.command("import-ofa")
@@ -123,6 +127,7 @@ def import_ofa(
             raise InputError(f"{run} has a supernet already; use another --run")
         with progress_bar("reading images", quiet=as_json) as progress:
             images = opened.load_data(progress)
+        present.left_out(images)
         supernet = read_weights(opened.space, checkpoint, new_classifier=new_classifier)
         opened.fix()
         make_folder(opened.supernet_dir)
@@ -136,7 +141,7 @@ def import_ofa(
         evaluator = opened.evaluator(images)
         with progress_bar("evaluating", quiet=as_json) as progress:
             summary = evaluator.summary(progress=progress)
-    present.training(opened, record, summary, as_json=as_json)
+    present.training(opened, images, record, summary, as_json=as_json)
 
 
 app.command("build-lut")(latency_commands.build_lut_command)
@@ -375,6 +380,7 @@ def show_data(
         raise InputError(f"{path} should end in .png")
     with progress_bar("reading images", quiet=as_json) as progress:
         images = opened.load_data(progress)
+    present.left_out(images)
     make_folder(path.parent)
     write_atomic(path, sample_picture(images, columns=columns, seed=seed))
     present.data(images, path, as_json=as_json)

@@ -21,6 +21,7 @@ DataOption = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help=f"clutter, digits or folder:PATH; fixed by a run's first command.  [default: {defaults.DATA}]",
+        help=f"clutter, digits, folder:PATH, npz:FILE, idx:DIR or MODULE:FUNCTION; fixed by a run's first command.  "
+        f"[default: {defaults.DATA}]",
     ),
 ]

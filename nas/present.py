@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.bench import BenchReport
-from nas.data import SPLITS, ImageData
+from nas.data import SPLITS, ImageData, told_unreadable
 from nas.front import Candidate, Comparison, Front
 from nas.run import Run, run_option
-from nas.terminal import in_words, print_json, print_table, say
+from nas.terminal import in_words, print_json, print_table, say, warn
+from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
     from nas.baseline import Baseline
@@ -21,10 +22,17 @@ if TYPE_CHECKING:
     from nas.training_record import TrainingRecord
 
 
-def training(run: Run, record: TrainingRecord, summary: AccuracySummary, *, as_json: bool) -> None:
+def training(run: Run, images: ImageData, record: TrainingRecord, summary: AccuracySummary, *, as_json: bool) -> None:
     """Print where a supernet stands after training, or after it was imported."""
     if as_json:
-        print_json({"run": str(run.path), "supernet": str(run.supernet_dir), "validation_accuracy": summary})
+        print_json(
+            {
+                "run": str(run.path),
+                "supernet": str(run.supernet_dir),
+                "unreadable_images": list(images.unreadable),
+                "validation_accuracy": summary,
+            }
+        )
         return
     count = f"{in_words(run.space.count())} networks"
     origin = f", imported from {record.imported_from}, on" if record.imported_from else " trained on"
@@ -139,6 +147,15 @@ def baselines(
     say(f"Kept in {run.path / 'baselines'}")
 
 
+def left_out(images: ImageData, *, strict: bool = False) -> None:
+    """Warn of images that cannot be read, or refuse them."""
+    if images.unreadable:
+        told = f"{images.name}: {told_unreadable(images.unreadable)}"
+        if strict:
+            raise InputError(f"{told}; mend or remove them, or leave out --strict to train without them")
+        warn(f"{told}; they are left out")
+
+
 def data(images: ImageData, path: Path, *, as_json: bool) -> None:
     """Print what a picture of a data set shows."""
     sizes = {name: len(images.split(name).labels) for name in SPLITS}
@@ -151,6 +168,7 @@ def data(images: ImageData, path: Path, *, as_json: bool) -> None:
                 "channels": images.channels,
                 "class_names": list(images.class_names),
                 "images": sizes,
+                "unreadable_images": list(images.unreadable),
             }
         )
         return

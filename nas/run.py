@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from nas import defaults
 from nas.block_cache import BlockCache
-from nas.data import ImageData, describe_data, load_data
+from nas.data import ImageData, describe_data, load_data, resolved
 from nas.devices import Device, Fingerprint, KitDevice, Precision, parse_device
 from nas.files import exclusive_lock, make_folder, read_document, write_atomic
 from nas.front import Front
@@ -91,7 +91,7 @@ class Run:
         run = cls(path, settings)
         channels, classes = settings.channels, len(settings.class_names)
         same_space = space is None or find_space(space, channels=channels, classes=classes).hash == run.space.hash
-        same_data = data is None or _resolved(data) == settings.data
+        same_data = data is None or resolved(data) == settings.data
         if not same_space and space == settings.space:
             raise InputError(f"{space} has changed since {path} was made with it; use another --run for what it is now")
         for name, same, given, fixed in (
@@ -272,7 +272,7 @@ def run_option(path: Path) -> str:
 
 
 def _new_settings(space: str, data: str) -> RunSettings:
-    data = _resolved(data)
+    data = resolved(data)
     description = describe_data(data)
     built = find_space(space, channels=description.channels, classes=len(description.class_names))
     return RunSettings(
@@ -292,9 +292,3 @@ def _build_space(settings: RunSettings) -> NetworkSpace:
     if settings.space_text:
         return parse_space(settings.space_text, source=settings.space, channels=channels, classes=classes)
     return find_space(settings.space, channels=channels, classes=classes)
-
-
-def _resolved(value: str) -> str:
-    """Return a data set's name with its path made absolute: a run must mean the same from every folder."""
-    source, _, path = value.partition(":")
-    return f"{source}:{Path(path).expanduser().resolve()}" if path else value

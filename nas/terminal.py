@@ -26,6 +26,11 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
+def warn(text: str) -> None:
+    """Print a line on standard error: what the user should know, and what does not end the command."""
+    typer.echo(f"nas: warning: {text}", err=True)
+
+
 def in_words(count: int) -> str:
     """Return a number of any size: 5,872 or 1.26e+21."""
     if count < 10**6:

@@ -1,12 +1,17 @@
-"""Data sets by name: ``clutter``, ``digits``, or ``folder:PATH`` for the user's own images. Needs no torch."""
+"""Data sets by name, see `SOURCES`: built in, or the user's own images. Needs no torch."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from nas.data.clutter import ClutterSource
 from nas.data.digits import DigitsSource
 from nas.data.folder import FolderSource
+from nas.data.function import FunctionSource, names_a_function
+from nas.data.idx import IdxSource
 from nas.data.images import SPLITS, DataDescription, ImageData, ImageSplit, SplitName, channel_statistics
-from nas.data.source import DataSource, SourceImages
+from nas.data.npz import NpzSource
+from nas.data.source import DataSource, SourceImages, told_unreadable
 from nas.data.splits import divide
 from nas.progress import Progress, no_progress
 from search_spaces.errors import InputError, unknown_name
@@ -22,17 +27,30 @@ __all__ = [
     "SplitName",
     "describe_data",
     "load_data",
+    "resolved",
+    "told_unreadable",
 ]
 
-SOURCES: tuple[DataSource, ...] = (ClutterSource(), DigitsSource(), FolderSource())
+SOURCES: tuple[DataSource, ...] = (
+    ClutterSource(),
+    DigitsSource(),
+    FolderSource(),
+    NpzSource(),
+    IdxSource(),
+    FunctionSource(),
+)
 """Every source; another one is a file of its own and a line here."""
+
+
+_PATHS = ("PATH", "FILE", "DIR")
+"""Words for an argument that is a place on disk."""
 
 
 def describe_data(spec: str) -> DataDescription:
     """Return channels and classes of a data set without decoding its images.
 
     Args:
-        spec: ``clutter``, ``digits`` or ``folder:PATH``.
+        spec: written as the usage of one of `SOURCES`.
 
     Raises:
         InputError: the specification is not known, or the data are of no use.
@@ -46,7 +64,7 @@ def load_data(spec: str, *, resolution: int, seed: int, progress: Progress = no_
     """Read a data set and divide it into three disjoint splits, each with images of every class.
 
     Args:
-        spec: ``clutter``, ``digits`` or ``folder:PATH``.
+        spec: written as the usage of one of `SOURCES`.
         resolution: height and width of the images, in pixels.
         seed: decides the order of rows, and which of them become the splits that the source lacks: a fifth of its
             training images for each.
@@ -61,7 +79,11 @@ def load_data(spec: str, *, resolution: int, seed: int, progress: Progress = no_
         if value < least:
             raise InputError(f"{name} must be at least {least}, got {value}")
     whole = source.read(argument, resolution=resolution, seed=seed, progress=progress)
-    rows = divide(whole.labels, whole.origins, whole.class_names, seed=seed)
+    try:
+        rows = divide(whole.labels, whole.origins, whole.class_names, seed=seed)
+    except InputError as error:
+        left_out = f"; {told_unreadable(whole.unreadable)}" if whole.unreadable else ""
+        raise InputError(f"{error}{left_out}") from None
     splits = {name: ImageSplit(whole.images[chosen], whole.labels[chosen]) for name, chosen in rows.items()}
     mean, std = channel_statistics(splits["train"].images)
     return ImageData(
@@ -73,10 +95,19 @@ def load_data(spec: str, *, resolution: int, seed: int, progress: Progress = no_
         std=std,
         content_hash=whole.content_hash,
         splits=splits,
+        unreadable=whole.unreadable,
     )
 
 
+def resolved(spec: str) -> str:
+    """Return a specification that means the same from every folder, if it names a path; else as it is."""
+    source, argument = _find_source(spec)
+    name, _, wanted = source.usage.partition(":")
+    return f"{name}:{Path(argument).expanduser().resolve()}" if wanted in _PATHS else spec
+
+
 def _find_source(spec: str) -> tuple[DataSource, str]:
+    """Return the source of a specification, and what the source is told; raises `InputError` if there is none."""
     name, _, argument = spec.partition(":")
     for source in SOURCES:
         known, _, wanted = source.usage.partition(":")
@@ -84,4 +115,6 @@ def _find_source(spec: str) -> tuple[DataSource, str]:
             if bool(argument) != bool(wanted):
                 raise InputError(f"data {spec!r} should be written {source.usage}")
             return source, argument
+    if names_a_function(spec):
+        return FunctionSource(), spec
     raise unknown_name("data", spec, (source.usage for source in SOURCES))

@@ -2,8 +2,8 @@
 
 Either ``PATH/<class>/*.png``, which is divided by the seed, or ``PATH/train/<class>/*.png`` beside ``PATH/val``
 (or ``valid``, ``validation``) and ``PATH/test``; whichever of the two is missing is cut from ``train``. Links are
-followed: whoever names a folder trusts it for reading. Hidden files are ignored; anything else that is no image is
-refused instead of being skipped, so that no part of a data set is lost unnoticed.
+followed: whoever names a folder trusts it for reading. Hidden files are ignored; images that are damaged are left out
+and named; anything else is refused, so that no part of a data set is lost unnoticed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,11 @@ import numpy as np
 
 from nas.data.images import SPLITS, DataDescription, SplitName
 from nas.data.pixels import SUFFIXES, UNREADABLE, decode_square, is_stored_grey, reason, strict_pillow
-from nas.data.source import SourceImages, empty_images
+from nas.data.source import SPLIT_NAMES, SourceImages, empty_images
 from nas.progress import Progress
 from search_spaces.errors import InputError, MachineError, unknown_name
 
-_SPLIT_FOLDERS: dict[str, SplitName] = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
 _IGNORED = frozenset({"Thumbs.db", "desktop.ini"})  # what Windows leaves in folders of pictures
-_SHOWN = 5  # unreadable files that a message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,38 +44,37 @@ class FolderSource:
         """Return channels and classes; opens headers up to the first colour image, and decodes nothing."""
         root = Path(argument).expanduser()
         class_names, files = _list_images(root)
-        channels, unreadable = _channels(files, root)
-        if unreadable:
-            raise _unreadable(root, unreadable, len(files))
+        channels = _channels(files)
         return DataDescription(channels=channels, class_names=class_names)
 
     def read(self, argument: str, *, resolution: int, seed: int, progress: Progress) -> SourceImages:
         """Return all images, in the natural order of their names; the same for every seed."""
         root = Path(argument).expanduser()
         class_names, files = _list_images(root)
-        channels, _ = _channels(files, root)
+        channels = _channels(files)
         images = empty_images(len(files), resolution, channels)
         content_hash = hashlib.sha256()
+        good: list[_File] = []
         unreadable: list[str] = []
         with strict_pillow():
-            for index, file in enumerate(files):
+            for done, file in enumerate(files, start=1):
                 name = file.path.relative_to(root).as_posix()
                 try:
                     content = file.path.read_bytes()
-                    images[index] = decode_square(content, resolution=resolution, channels=channels)
+                    images[len(good)] = decode_square(content, resolution=resolution, channels=channels)
                 except UNREADABLE as error:
                     unreadable.append(f"{name} ({reason(error)})")
                 else:
+                    good.append(file)
                     content_hash.update(os.fsencode(name) + b"\0%d\0" % len(content) + content)
-                progress(index + 1, len(files))
-        if unreadable:
-            raise _unreadable(root, unreadable, len(files))
+                progress(done, len(files))
         return SourceImages(
             class_names=class_names,
-            images=images,
-            labels=np.array([file.label for file in files], dtype=np.int64),
-            origins=np.array([file.origin for file in files], dtype=np.int8),
+            images=images[: len(good)],
+            labels=np.array([file.label for file in good], dtype=np.int64),
+            origins=np.array([file.origin for file in good], dtype=np.int8),
             content_hash=content_hash.hexdigest(),
+            unreadable=tuple(unreadable),
         )
 
 
@@ -124,9 +115,9 @@ def _split_folders(root: Path) -> dict[SplitName, Path]:
         return {"train": root}
     given: dict[SplitName, Path] = {}
     for name in names:
-        if name not in _SPLIT_FOLDERS:
-            raise unknown_name(f"folder beside {root / 'train'}:", name, _SPLIT_FOLDERS)
-        split = _SPLIT_FOLDERS[name]
+        if name not in SPLIT_NAMES:
+            raise unknown_name(f"folder beside {root / 'train'}:", name, SPLIT_NAMES)
+        split = SPLIT_NAMES[name]
         if split in given:
             raise InputError(f"{given[split]} and {root / name} are both for {split}; keep one of them")
         given[split] = root / name
@@ -180,19 +171,13 @@ def _children(folder: Path) -> tuple[list[str], list[str]]:
     return sorted(folders), sorted(files)
 
 
-def _channels(files: Sequence[_File], root: Path) -> tuple[int, list[str]]:
-    """Return 1 if every file is stored as grey, else 3, and the files seen so far whose header is broken."""
-    unreadable: list[str] = []
+def _channels(files: Sequence[_File]) -> int:
+    """Return 1 if every file is stored as grey, else 3; files whose header is damaged do not count."""
     with strict_pillow():
         for file in files:
             try:
                 if not is_stored_grey(file.path):
-                    return 3, unreadable
-            except UNREADABLE as error:
-                unreadable.append(f"{file.path.relative_to(root).as_posix()} ({reason(error)})")
-    return 1, unreadable
-
-
-def _unreadable(root: Path, problems: Sequence[str], n_files: int) -> InputError:
-    shown = ", ".join(problems[:_SHOWN]) + (", …" if len(problems) > _SHOWN else "")
-    return InputError(f"{len(problems)} of {n_files} images in {root} cannot be read: {shown}")
+                    return 3
+            except UNREADABLE:
+                continue
+    return 1

@@ -62,6 +62,7 @@ class ImageData:
         std: standard deviation, likewise; 1 for a channel that never changes.
         content_hash: SHA-256 of the source's content; of a source that draws its images, of what it has drawn.
         splits: all of them, by name.
+        unreadable: files that were left out because they are damaged, each with the reason.
     """
 
     name: str
@@ -72,6 +73,7 @@ class ImageData:
     std: tuple[float, ...]
     content_hash: str
     splits: Mapping[SplitName, ImageSplit]
+    unreadable: tuple[str, ...] = ()
 
     def split(self, name: SplitName) -> ImageSplit:
         """Return one split; raises `InputError` if the name is none of `SPLITS`."""

@@ -79,9 +79,14 @@ def decode_square(content: bytes, *, resolution: int, channels: int) -> Pixels:
         # JPEG can decode at a half, a quarter or an eighth of its size; a factor of 2 is left to the averaging.
         image.draft(None, (2 * resolution, 2 * resolution))
         image.load()
-        flat = _flat(_upright(image), mode="L" if channels == 1 else "RGB")
-    square = ImageOps.fit(flat, (resolution, resolution), method=Image.Resampling.BILINEAR)
-    return np.asarray(square).reshape(resolution, resolution, channels)
+        return square(_upright(image), resolution=resolution, channels=channels)
+
+
+def square(image: Image.Image, *, resolution: int, channels: int) -> Pixels:
+    """Return an image as `decode_square` does, but for the orientation."""
+    flat = _flat(image, mode="L" if channels == 1 else "RGB")
+    fitting = ImageOps.fit(flat, (resolution, resolution), method=Image.Resampling.BILINEAR)
+    return np.asarray(fitting).reshape(resolution, resolution, channels)
 
 
 def reason(error: BaseException) -> str:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from nas.data.images import DataDescription, Labels, Pixels
+from nas.data.images import DataDescription, Labels, Pixels, SplitName
 from nas.data.splits import Origins
 from nas.progress import Progress
 from search_spaces.errors import InputError
+
+_SHOWN = 5  # unreadable files that a message names
+
+SPLIT_NAMES: dict[str, SplitName] = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+"""What people call the splits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +37,7 @@ class SourceImages:
         origins: ``int8[n]``, the split each row belongs to, as a position in `SPLITS`; splits that no row belongs
             to are cut from the training rows.
         content_hash: SHA-256 of the source's content, whatever the resolution; if the images are drawn, of these.
+        unreadable: files that were left out because they are damaged, each with the reason.
     """
 
     class_names: tuple[str, ...]
@@ -32,6 +45,7 @@ class SourceImages:
     labels: Labels
     origins: Origins
     content_hash: str
+    unreadable: tuple[str, ...] = ()
 
 
 class DataSource(Protocol):
@@ -60,6 +74,12 @@ class DataSource(Protocol):
         """
 
 
+def told_unreadable(unreadable: Sequence[str]) -> str:
+    """Return in words how many files were left out, and which the first are."""
+    shown = ", ".join(unreadable[:_SHOWN]) + (", …" if len(unreadable) > _SHOWN else "")
+    return f"{len(unreadable)} image{'s'[: len(unreadable) - 1]} cannot be read: {shown}"
+
+
 def empty_images(n_images: int, resolution: int, channels: int) -> Pixels:
     """Return memory for ``uint8[n, resolution, resolution, channels]``.
 
@@ -67,10 +87,17 @@ def empty_images(n_images: int, resolution: int, channels: int) -> Pixels:
         InputError: the machine's memory cannot hold them; without this check the system would end the process.
     """
     needed_bytes = 2 * n_images * resolution * resolution * channels  # once whole, once divided into splits
+    require_memory(
+        needed_bytes, f"{n_images} images of {resolution} x {resolution} pixels", "choose a smaller resolution"
+    )
+    return np.empty((n_images, resolution, resolution, channels), dtype=np.uint8)
+
+
+def require_memory(needed_bytes: int, what: str, remedy: str) -> None:
+    """Raise `InputError` if something needs more memory than the machine has."""
     available_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed_bytes > available_bytes:
         raise InputError(
-            f"{n_images} images of {resolution} x {resolution} pixels need {needed_bytes / 1e9:.1f} GB of memory and "
-            f"this machine has {available_bytes / 1e9:.1f} GB; choose a smaller resolution"
+            f"{what} need {needed_bytes / 1e9:.1f} GB of memory and this machine has {available_bytes / 1e9:.1f} GB; "
+            f"{remedy}"
         )
-    return np.empty((n_images, resolution, resolution, channels), dtype=np.uint8)

@@ -25,7 +25,7 @@ from tests.nas.small_models import conv, saved
 from tests.source_tree import ROOT
 
 OPTIONS = {
-    "train": {"--run", "--space", "--data", "--steps", "--batch-size", "--accelerator", "--seed", "--json"},
+    "train": {"--run", "--space", "--data", "--steps", "--batch-size", "--accelerator", "--strict", "--seed", "--json"},
     "build-lut": {
         "--device",
         "--run",

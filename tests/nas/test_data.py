@@ -64,8 +64,12 @@ def test_normalised_training_images_have_mean_0_and_deviation_1() -> None:
 @pytest.mark.parametrize(
     ("spec", "complaint"),
     [
-        ("digit", "unknown data 'digit'; did you mean 'digits'? (known: clutter, digits, folder:PATH)"),
-        ("", "unknown data '' (known: clutter, digits, folder:PATH)"),
+        (
+            "digit",
+            "unknown data 'digit'; did you mean 'digits'? (known: clutter, digits, folder:PATH, npz:FILE, idx:DIR, "
+            "MODULE:FUNCTION)",
+        ),
+        ("", "unknown data '' (known: clutter, digits, folder:PATH, npz:FILE, idx:DIR, MODULE:FUNCTION)"),
         ("digits:small", "data 'digits:small' should be written digits"),
         ("folder", "data 'folder' should be written folder:PATH"),
         ("folder:", "data 'folder:' should be written folder:PATH"),

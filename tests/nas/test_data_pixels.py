@@ -8,7 +8,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from nas.data import SPLITS, describe_data
 from search_spaces.errors import InputError
-from tests.nas.image_folders import BLUE, RED, WHITE, load_folder, load_one, make_classes, plain, save
+from tests.nas.image_folders import BLUE, RED, WHITE, levels, load_folder, load_one, make_classes, plain, save
 
 
 def test_grey_needs_every_image_to_be_stored_grey(tmp_path: Path) -> None:
@@ -99,14 +99,14 @@ def test_shrinking_keeps_what_the_resolution_can_show(tmp_path: Path, suffix: st
     assert (result[:, 0::2].min(), result[:, 1::2].max()) == (pytest.approx(255, abs=70), pytest.approx(0, abs=70))
 
 
-def test_a_chunk_that_ends_too_early_is_refused(tmp_path: Path) -> None:
-    make_classes(tmp_path, {"a": 3, "b": 3})
+def test_a_chunk_that_ends_too_early_is_damage(tmp_path: Path) -> None:
+    make_classes(tmp_path, {"a": 3, "b": 4})
     file = tmp_path / "b" / "1.png"
     content = file.read_bytes()
     length = content.index(b"IDAT") - 4
     file.write_bytes(content[:length] + (5).to_bytes(4, "big") + content[length + 4 :])
-    with pytest.raises(InputError, match=r"1 of 6 images in .* cannot be read: b/1\.png \(broken PNG file"):
-        load_folder(tmp_path)
+    (unreadable,) = load_folder(tmp_path).unreadable
+    assert unreadable.startswith("b/1.png (broken PNG file")
 
 
 def test_all_broken_images_are_counted_and_the_first_ones_named(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_all_broken_images_are_counted_and_the_first_ones_named(tmp_path: Path) 
     for number in range(7):
         file = tmp_path / "a" / f"{number}.png"
         file.write_bytes(file.read_bytes()[: 0 if number == 0 else 50])
-    with pytest.raises(InputError, match=r"^7 of 11 images in ") as caught:
+    with pytest.raises(InputError, match=r"class 'a' has 1 training images.*; 7 images cannot be read: ") as caught:
         load_folder(tmp_path)
     message = str(caught.value)
     assert "a/0.png (not an image of a known format), a/1.png (" in message
@@ -124,18 +124,26 @@ def test_all_broken_images_are_counted_and_the_first_ones_named(tmp_path: Path) 
     assert "\n" not in message
 
 
-def test_a_broken_header_is_found_by_describing(tmp_path: Path) -> None:
-    make_classes(tmp_path, {"a": 3, "b": 3})
+def test_a_damaged_image_is_left_out_and_named(tmp_path: Path) -> None:
+    make_classes(tmp_path, {"a": 4, "b": 4})
+    whole = load_folder(tmp_path)
+    assert whole.unreadable == ()
     (tmp_path / "b" / "1.png").write_text("<html>404</html>")
-    with pytest.raises(InputError, match=r"1 of 6 images in .* cannot be read: b/1\.png \(not an image"):
-        describe_data(f"folder:{tmp_path}")
+    assert describe_data(f"folder:{tmp_path}").channels == 1
+    rest = load_folder(tmp_path)
+    assert rest.unreadable == ("b/1.png (not an image of a known format)",)
+    assert rest.content_hash != whole.content_hash
+    assert sorted(level for part in levels(rest).values() for level in part) == [0, 1, 2, 3, 4, 6, 7]
+    for name in SPLITS:
+        split = rest.split(name)
+        assert np.array_equal(split.labels, split.images[:, 0, 0, 0] >= 4)
 
 
 def test_an_image_of_too_many_pixels_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_classes(tmp_path, {"a": 3, "b": 3})
     save(tmp_path / "b" / "1.png", plain(0, (12, 12)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own limit takes a file of 90 million pixels
-    with pytest.raises(InputError, match=r"1 of 6 images .*b/1\.png \(Image size \(144 pixels\) exceeds limit"):
+    with pytest.raises(InputError, match=r"1 image cannot .*b/1\.png \(Image size \(144 pixels\) exceeds limit"):
         load_folder(tmp_path)
 
 
@@ -166,7 +174,7 @@ def test_damage_anywhere_in_an_image_is_refused_or_harmless(tmp_path: Path) -> N
             try:
                 load_folder(tmp_path)
             except InputError as error:
-                assert f"1 of 6 images in {tmp_path} cannot be read: b/odd{suffix}" in str(error)
+                assert f"1 image cannot be read: b/odd{suffix}" in str(error)
                 refused += 1
         (tmp_path / "b" / f"odd{suffix}").unlink()
     assert refused > 100

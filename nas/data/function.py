@@ -1,0 +1,82 @@
+"""The source ``MODULE:FUNCTION``: arrays of images and labels from a function of the user's, see `nas.data.arrays`.
+
+This runs code that the user names, with the current folder on the path, as ``python -m`` would. The function takes no
+arguments and returns a mapping of names to arrays.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from nas.data.arrays import Arrays, describe_arrays, read_arrays
+from nas.data.images import DataDescription
+from nas.data.source import SourceImages
+from nas.progress import Progress
+from search_spaces.errors import InputError
+
+
+class FunctionSource:
+    """What a function returns; it is called anew by every command."""
+
+    usage = "MODULE:FUNCTION"
+
+    def describe(self, argument: str) -> DataDescription:
+        """Return channels and classes of what the function returns."""
+        return describe_arrays(_arrays(argument), argument)
+
+    def read(self, argument: str, *, resolution: int, seed: int, progress: Progress) -> SourceImages:
+        """Return all images in the function's order; the same for every seed."""
+        return read_arrays(_arrays(argument), argument, resolution=resolution, progress=progress)
+
+
+def names_a_function(spec: str) -> bool:
+    """Return whether a text is ``MODULE:FUNCTION`` for a module that can be found."""
+    module, _, function = spec.partition(":")
+    if not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        return False
+    with _here_on_the_path():
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+
+
+def _arrays(spec: str) -> Arrays:
+    module_name, _, function_name = spec.partition(":")
+    with _here_on_the_path():
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise InputError(f"data {spec!r}: there is no module {error.name!r}") from None
+        function = getattr(module, function_name, None)
+        if not callable(function):
+            raise InputError(f"data {spec!r}: {module.__file__} has no function {function_name!r}")
+        try:
+            returned = function()
+        except Exception as error:
+            raise InputError(f"{spec} raised {type(error).__name__}: {_first_line(error)}") from error
+    if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
+        raise InputError(f"{spec} must return a mapping of names to arrays, not {type(returned).__name__}")
+    return {name: np.asarray(array) for name, array in returned.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
+@contextmanager
+def _here_on_the_path() -> Iterator[None]:
+    """Look for modules in the current folder, too, where a command is not started by ``python -m``."""
+    here = str(Path.cwd())
+    added = here not in sys.path and "" not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)
