@@ -17,13 +17,15 @@ import torch
 from torch.nn import functional as F
 
 from nas.block_cache import BlockCache
+from nas.checkpoint import remove_checkpoints
 from nas.data import ImageData
 from nas.devices import Device
 from nas.evaluate import standalone_accuracy, standard_error
 from nas.files import make_folder, read_document, write_atomic
-from nas.fitting import Fitted, choose_accelerator, fit, images_seen
+from nas.fitting import Fitted, StepOutcome, fit, images_seen
 from nas.lut import measure_networks
 from nas.onnx_format import exporter_name
+from nas.optimization import choose_accelerator, forward_precision
 from nas.progress import Progress, no_progress
 from nas.supernet import Network, channels_last
 from nas.training_record import Accelerator, TrainingConfig
@@ -182,7 +184,7 @@ def train_baseline(
         seconds=fitted.seconds,
     )
     write_atomic(path, pretty_json(result))
-    checkpoint.unlink(missing_ok=True)
+    remove_checkpoints(checkpoint)
     return result
 
 
@@ -214,10 +216,12 @@ def train_network(
         torch.manual_seed(config.seed)
         network = channels_last(Network(spec)).to(choose_accelerator(accelerator))
 
-    def backward(step: int, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss = F.cross_entropy(network(images), labels, label_smoothing=config.label_smoothing)
+    def backward(step: int, images: torch.Tensor, labels: torch.Tensor) -> StepOutcome:
+        with forward_precision(config, images.device):
+            logits = network(images).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        return StepOutcome(loss.detach())
 
     identity = pretty_json(
         {"config": config, "network": [_identified(placed) for placed in spec], "data": data.content_hash}

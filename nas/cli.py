@@ -60,22 +60,32 @@ def train(
     run: RunOption = defaults.RUN,
     space: SpaceOption = None,
     data: DataOption = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE.toml", help="Training settings; other options come before.")
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", metavar="FILE|RUN", help="Start from a run's weights, .safetensors or published .pth."),
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per step.")] = None,
     accelerator: Annotated[str, typer.Option("--accelerator", help="What to train on: auto, cpu or cuda.")] = "auto",
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse images that are damaged, not leave them out.")
     ] = False,
-    seed: SeedOption = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of all random draws.", show_default="0")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the supernet of a run once; goes on where it was stopped."""
     from nas import present
     from nas.run import Run
-    from nas.training_record import TrainingConfig, parse_accelerator
+    from nas.terminal import warn
+    from nas.training_record import parse_accelerator, training_config
 
-    given = {"steps": steps, "batch_size": batch_size}
-    config = TrainingConfig(seed=seed, **{name: value for name, value in given.items() if value is not None})
+    given = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    settings = training_config(config, {name: value for name, value in given.items() if value is not None})
     target = parse_accelerator(accelerator)
     opened = Run.open(run, space=space, data=data)
     from nas.training import train_supernet
@@ -87,7 +97,14 @@ def train(
         opened.fix()
         with progress_bar("training", quiet=as_json) as progress:
             record = train_supernet(
-                opened.space, images, config, directory=opened.supernet_dir, accelerator=target, progress=progress
+                opened.space,
+                images,
+                settings,
+                directory=opened.supernet_dir,
+                accelerator=target,
+                initial=init,
+                progress=progress,
+                notice=warn,
             )
         evaluator = opened.evaluator(images)
         with progress_bar("evaluating", quiet=as_json) as progress:

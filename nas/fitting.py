@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import math
 import time
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas.checkpoint import Checkpoint, Stateful
 from nas.data import ImageData, ImageSplit
-from nas.files import write_atomic
+from nas.optimization import averaged, learning_rate, optimizer_of
 from nas.progress import Progress, no_progress
-from nas.training_record import Accelerator, TrainingConfig
-from search_spaces.errors import CheckError, InputError
+from nas.training_log import SmallestSubnetWatch, TrainingLog
+from nas.training_record import TrainingConfig
+from search_spaces.errors import CheckError, MachineError
 
 _DATA_STREAM = 2  # keeps the order of images apart from other draws of the same seed
 _CHECKPOINT_EVERY = 20  # steps; a few seconds of work on two cores
+_CHECKPOINT_SHARE = 0.05  # of the time at most is spent on checkpoints
 
-Backward = Callable[[int, Tensor, Tensor], Tensor]
-"""Called as ``backward(step, images, labels)``: adds up the gradients of a step and returns the loss to report."""
+Notice = Callable[[str], None]
+"""Called with a sentence that a user should see, and that does not end the training."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What a step tells.
+
+    Attributes:
+        loss: on the labels, of the network, or of the largest subnet.
+        smallest_loss: of the smallest subnet, if there is one.
+        smallest_correct: share of the batch that it has right.
+    """
+
+    loss: Tensor
+    smallest_loss: Tensor | None = None
+    smallest_correct: Tensor | None = None
+
+
+Backward = Callable[[int, Tensor, Tensor], StepOutcome]
+"""Called as ``backward(step, images, labels)``: adds up the gradients of a step and returns what to report."""
+
+
+def ignore(notice: str) -> None:
+    """Tell nobody: the default of library functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +73,15 @@ def fit(
     *,
     checkpoint: Path,
     identity: str,
+    log: Path | None = None,
     progress: Progress = no_progress,
+    notice: Notice = ignore,
 ) -> Fitted:
     """Train a module in place on the training split.
 
     Every random draw is a function of the seed and the step, so a run that was killed goes on from its last checkpoint
-    as if it had not been. The checkpoint is left for the caller to delete, once what was trained is written.
+    as if it had not been. The checkpoints are left for the caller to delete (`remove_checkpoints`), once what was
+    trained is written.
 
     Args:
         module: what to train, already on its accelerator.
@@ -63,57 +90,50 @@ def fit(
         config: how to train.
         checkpoint: file to resume from and to write.
         identity: a text that is equal for trainings that may resume each other.
+        log: CSV file that tells of every step (`nas.training_log`).
         progress: called after each step.
+        notice: told of a damaged checkpoint, and of a smallest subnet that does not learn.
 
     Raises:
         InputError: the checkpoint is damaged, or belongs to another training.
         CheckError: the loss is not finite.
-        MachineError: the checkpoint cannot be written.
+        MachineError: the checkpoint cannot be written, or the memory does not suffice.
     """
-    optimizer = _optimizer(module, config)
-    state = _State(module, optimizer, checkpoint, identity)
+    trainer = _Trainer(module, backward, config)
+    state = Checkpoint(checkpoint, identity, trainer.parts())
     target = next(module.parameters()).device
     train = data.split("train")
+    watch = SmallestSubnetWatch(
+        train.labels, batch_size=_batch_size(config, len(train.labels)), warmup_steps=config.warmup_steps
+    )
     module.train()
-    step, seconds = state.load()
-    loss = math.nan
+    step, seconds = state.load(notice)
+    rows = TrainingLog(log, step)
+    row: dict[str, float | None] = {"loss": math.nan}
     started = time.perf_counter() - seconds
+    pause = _Pause()
     progress(step, config.steps)
     while step < config.steps:
-        images, labels = _batch(data, train, config, step)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        optimizer.zero_grad(set_to_none=True)
-        loss = float(backward(step, images.to(target), labels.to(target)))
-        norm = nn.utils.clip_grad_norm_(module.parameters(), config.gradient_norm)
-        if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
-            raise CheckError(f"training diverged at step {step}: loss {loss}; lower the learning rate")
-        optimizer.step()
+        with _enough_memory(config):
+            images, labels = _batch(data, train, config, step)
+            row = trainer.step(step, images.to(target), labels.to(target))
+        rows.add(row | {"step": step, "seconds": time.perf_counter() - started})
+        if watch.guesses(step, row["smallest_accuracy"]):
+            notice(watch.complaint(step))
         step += 1
-        if step % _CHECKPOINT_EVERY == 0 and step < config.steps:
-            state.save(step, time.perf_counter() - started)
+        if step % _CHECKPOINT_EVERY == 0 and step < config.steps and pause.is_over():
+            with pause.timed():
+                rows.write()
+                state.save(step, time.perf_counter() - started)
         progress(step, config.steps)
-    return Fitted(loss=loss, seconds=time.perf_counter() - started)
+    rows.write()
+    trainer.finish()
+    return Fitted(loss=row["loss"] or 0.0, seconds=time.perf_counter() - started)
 
 
 def images_seen(config: TrainingConfig, data: ImageData) -> int:
     """Return how many training images go through a network in a training, those of every epoch counted."""
     return config.steps * _batch_size(config, len(data.split("train").labels))
-
-
-def choose_accelerator(accelerator: Accelerator) -> torch.device:
-    """Return the torch device to train on; raises `InputError` if CUDA is asked for and absent."""
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise InputError("accelerator 'cuda' is not available here; use --accelerator cpu or auto")
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Return the rate of a step: linear warm-up, then a cosine to zero."""
-    if step < config.warmup_steps:
-        return config.peak_learning_rate * (step + 1) / config.warmup_steps
-    left = (config.steps - step) / max(1, config.steps - config.warmup_steps)
-    return config.peak_learning_rate * 0.5 * (1.0 - math.cos(math.pi * min(1.0, left)))
 
 
 def _batch(data: ImageData, train: ImageSplit, config: TrainingConfig, step: int) -> tuple[Tensor, Tensor]:
@@ -130,64 +150,76 @@ def _batch_size(config: TrainingConfig, n_images: int) -> int:
     return min(config.batch_size, n_images)
 
 
-def _optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return AdamW, without weight decay on norms, biases, layer scales and kernel transforms (at first identities)."""
-    kept = {
-        name: parameter
-        for name, parameter in module.named_parameters()
-        if parameter.ndim <= 1 or ".transforms." in name
-    }
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [parameter for name, parameter in module.named_parameters() if name not in kept],
-            "weight_decay": config.weight_decay,
-        },
-        {"params": list(kept.values()), "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.peak_learning_rate)
+class _Trainer:
+    """A module with its optimiser and, where asked for, the moving average of its weights."""
 
+    def __init__(self, module: nn.Module, backward: Backward, config: TrainingConfig) -> None:
+        self._module, self._backward, self._config = module, backward, config
+        self._optimizer = optimizer_of(module, config)
+        self._average = averaged(module, config.ema_decay) if config.ema_decay else None
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """The checkpoint: weights and optimiser, tied to what is being trained."""
+    def parts(self) -> dict[str, Stateful]:
+        """Return what a checkpoint keeps."""
+        parts: dict[str, Stateful] = {"module": self._module, "optimizer": self._optimizer}
+        return parts if self._average is None else {**parts, "average": self._average}
 
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    path: Path
-    identity: str
-
-    def save(self, step: int, seconds: float) -> None:
-        """Write a checkpoint from which `step` is the next to run."""
-        content = {
-            "identity": self.identity,
-            "step": step,
-            "seconds": seconds,
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+    def step(self, step: int, images: Tensor, labels: Tensor) -> dict[str, float | None]:
+        """Do a step and return the columns of `TrainingLog` that it knows; raises `CheckError` if it diverged."""
+        rate = learning_rate(self._config, step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad(set_to_none=True)
+        outcome = self._backward(step, images, labels)
+        loss = float(outcome.loss)
+        norm = float(nn.utils.clip_grad_norm_(self._module.parameters(), self._config.gradient_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise CheckError(f"training diverged at step {step}: loss {loss}; lower the learning rate")
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self._module)
+        smallest = (outcome.smallest_loss, outcome.smallest_correct)
+        smallest_loss, smallest_accuracy = (None if each is None else float(each) for each in smallest)
+        return {
+            "learning_rate": rate,
+            "loss": loss,
+            "smallest_loss": smallest_loss,
+            "smallest_accuracy": smallest_accuracy,
+            "gradient_norm": norm,
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_atomic(self.path, buffer.getvalue())
 
-    def load(self) -> tuple[int, float]:
-        """Restore the checkpoint if there is one; returns the next step to run and the seconds spent so far."""
-        if not self.path.exists():
-            return 0, 0.0
-        try:
-            # torch writes check sums into its archive, but does not look at them.
-            with zipfile.ZipFile(self.path) as archive:
-                damaged = archive.testzip() is not None
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            identity, step, seconds = content["identity"], int(content["step"]), float(content["seconds"])
-            if identity == self.identity and not damaged:
-                self.module.load_state_dict(content["module"])
-                self.optimizer.load_state_dict(content["optimizer"])
-        except Exception as error:  # noqa: BLE001 - torch documents no error type for damaged files
-            raise InputError(f"{self.path} is not a readable checkpoint ({type(error).__name__}); delete it") from None
-        if damaged:
-            raise InputError(f"{self.path} is damaged; delete it to start over")
-        if identity != self.identity:
-            raise InputError(
-                f"{self.path} belongs to a training with other settings; use the same ones, or delete it to start over"
-            )
-        return step, seconds
+    def finish(self) -> None:
+        """Leave the averaged weights in the module."""
+        if self._average is not None:
+            self._module.load_state_dict(self._average.module.state_dict())
+
+
+class _Pause:
+    """How long to wait between checkpoints, so that they take a small share of the time; the first does not wait."""
+
+    def __init__(self) -> None:
+        self._until_s = -math.inf
+
+    def is_over(self) -> bool:
+        return time.perf_counter() >= self._until_s
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        started_s = time.perf_counter()
+        yield
+        ended_s = time.perf_counter()
+        self._until_s = ended_s + (ended_s - started_s) / _CHECKPOINT_SHARE
+
+
+@contextlib.contextmanager
+def _enough_memory(config: TrainingConfig) -> Iterator[None]:
+    """Turn what torch raises when memory is short into a line that says what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not short:
+            raise
+        half = max(1, config.batch_size // 2)
+        raise MachineError(
+            f"the memory does not suffice for {config.batch_size} images per step; try --batch-size {half}"
+        ) from None

@@ -37,6 +37,23 @@ def read_weights(space: NetworkSpace, checkpoint: Path, *, new_classifier: bool 
         InputError: the space is another one; the file is no such checkpoint; its names or shapes do not fit.
         MachineError: the file cannot be read.
     """
+    supernet = Supernet(space, seed=0)
+    tensors = published_tensors(space, supernet, checkpoint, new_classifier=new_classifier)
+    supernet.load_state_dict({**supernet.state_dict(), **tensors})
+    return supernet
+
+
+def published_tensors(
+    space: NetworkSpace, supernet: Supernet, checkpoint: Path, *, new_classifier: bool | None
+) -> dict[str, Tensor]:
+    """Return published weights under the names that they have in a supernet, as `read_weights` puts them there.
+
+    Args:
+        space: `ofa-mbv3` at the checkpoint's width.
+        supernet: of the space; it stays as it is.
+        checkpoint: as published.
+        new_classifier: whether to leave out the last layer; None is where it is of another number of classes.
+    """
     image = space.layout.input
     known = [
         ofa_mbv3(image.channels, image.classes, width=width, resolution=image.resolutions).hash for width in WIDTHS
@@ -44,8 +61,10 @@ def read_weights(space: NetworkSpace, checkpoint: Path, *, new_classifier: bool 
     if space.hash not in known:
         raise InputError(f"published weights fit the space ofa-mbv3; this run's is {space.name}")
     published = _renamed(_state_dict(checkpoint), checkpoint)
-    supernet = Supernet(space, seed=0)
     ours = supernet.state_dict()
+    if new_classifier is None:
+        classifier = published.get("classifier.linear.weight")
+        new_classifier = classifier is not None and classifier.shape != ours[_CLASSIFIER[0]].shape
     names = {theirs: mine for theirs, mine in _names(ours) if not (new_classifier and mine in _CLASSIFIER)}
     unused = ("classifier.linear.",) if new_classifier else ()
     missing = sorted(names.keys() - published.keys())
@@ -58,16 +77,15 @@ def read_weights(space: NetworkSpace, checkpoint: Path, *, new_classifier: bool 
     ]
     _refuse(checkpoint, missing, extra, misshapen)
     # What they leave out is nothing to us: the second to last layer has no bias.
-    ours["slots.head.head.widen.bias"] = torch.zeros_like(ours["slots.head.head.widen.bias"])
+    result = {"slots.head.head.widen.bias": torch.zeros_like(ours["slots.head.head.widen.bias"])}
     for theirs, mine in names.items():
         value = published[theirs].to(torch.float32)
         if not torch.isfinite(value).all():
             raise InputError(f"{checkpoint}: {theirs} holds values that are not finite")
         if mine == _STEM and image.channels == 1:
             value = value.sum(1, keepdim=True)  # a grey image is one whose three colours are the same
-        ours[mine] = value.reshape(ours[mine].shape)
-    supernet.load_state_dict(ours)
-    return supernet
+        result[mine] = value.reshape(ours[mine].shape)
+    return result
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:

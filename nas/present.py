@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from nas.baseline import Baseline
     from nas.evaluate import AccuracySummary
     from nas.export import ExportedModel
-    from nas.training_record import TrainingRecord
+    from nas.training_record import InitialWeights, TrainingRecord
+
+_SHOWN = 4  # names of tensors
 
 
 def training(run: Run, images: ImageData, record: TrainingRecord, summary: AccuracySummary, *, as_json: bool) -> None:
@@ -30,6 +32,7 @@ def training(run: Run, images: ImageData, record: TrainingRecord, summary: Accur
                 "run": str(run.path),
                 "supernet": str(run.supernet_dir),
                 "unreadable_images": list(images.unreadable),
+                "initial": record.initial,
                 "validation_accuracy": summary,
             }
         )
@@ -37,11 +40,22 @@ def training(run: Run, images: ImageData, record: TrainingRecord, summary: Accur
     count = f"{in_words(run.space.count())} networks"
     origin = f", imported from {record.imported_from}, on" if record.imported_from else " trained on"
     say(f"Supernet of space {run.space.name} ({count}){origin} {run.settings.data}.")
+    if record.initial is not None:
+        say(_started_from(record.initial))
     say(
         f"Search-validation accuracy ({summary.images} images): largest {_percent(summary.largest)}, "
         f"random {_percent(summary.random)}, smallest {_percent(summary.smallest)}."
     )
     say("Next: nas build-lut --device cpu" + run_option(run.path))
+
+
+def _started_from(initial: InitialWeights) -> str:
+    lists = [
+        f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''})"
+        for what, names in (("drawn at random", initial.drawn), ("not used", initial.unused))
+        if names
+    ]
+    return f"Started from {initial.source}: " + ", ".join([f"{initial.matched} tensors taken over", *lists]) + "."
 
 
 def front(run: Run, result: Front, *, as_json: bool) -> None:

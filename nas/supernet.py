@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,31 @@ from search_spaces.layout import OPERATOR
 from search_spaces.spec import BlockSpec, NetworkSpec, largest_spec
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class DropPath:
+    """Leaves what residual blocks add out for some images, at random (stochastic depth, arXiv:1603.09382).
+
+    Attributes:
+        rate: chance for the last block of a network; that of others is in proportion to where they stand.
+        rng: of the draws, on the CPU, so that they are the same on every accelerator.
+    """
+
+    rate: float
+    rng: torch.Generator
+
+    def __call__(self, before: Tensor, after: Tensor, place: float) -> Tensor:
+        """Return a block's output ``float[n, c, h, w]``, expected to be what it is without draws.
+
+        Args:
+            before: what the block got.
+            after: what it gave.
+            place: 0 for the first block of a network, 1 for the last.
+        """
+        kept = 1.0 - self.rate * place
+        mask = (torch.rand(len(before), generator=self.rng) < kept).to(before.dtype) / kept
+        return before + mask.to(before.device).reshape(-1, 1, 1, 1) * (after - before)
 
 
 class Supernet(nn.Module):
@@ -50,14 +76,22 @@ class Supernet(nn.Module):
         block: nn.Module = families[family]
         return block
 
-    def forward(self, x: Tensor, spec: NetworkSpec) -> Tensor:
+    def forward(self, x: Tensor, spec: NetworkSpec, drop_path: DropPath | None = None) -> Tensor:
         """Return the logits ``float[n, classes]`` of the subnet `spec` for images ``float[n, c, h, w]``.
 
         Images of another side than the subnet's are scaled to it.
+
+        Args:
+            x: the images.
+            spec: the subnet.
+            drop_path: leaves residual blocks out, at random.
         """
         x = scaled(x, spec.input_shape[1])
-        for placed in spec:
-            x = self.block(placed.slot, placed.block.family)(x, placed.block)
+        for number, placed in enumerate(spec.blocks):
+            out = self.block(placed.slot, placed.block.family)(x, placed.block)
+            # A block that keeps the shape of what it gets adds to it.
+            dropped = drop_path is not None and out.shape == x.shape
+            x = drop_path(x, out, number / (len(spec.blocks) - 1)) if drop_path and dropped else out
         return x
 
     @torch.no_grad()

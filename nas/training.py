@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -12,18 +13,26 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.nn import functional as F
 
+from nas.checkpoint import remove_checkpoints
 from nas.data import ImageData
+from nas.distillation import DISTILLATION_LOSSES
 from nas.files import make_folder, sha256_file, write_atomic
-from nas.fitting import Backward, Fitted, choose_accelerator, fit
+from nas.fitting import Fitted, Notice, StepOutcome, fit, ignore
+from nas.gradients import without_conflict
+from nas.initial_weights import WEIGHTS_FILE, take_over
+from nas.optimization import choose_accelerator, forward_precision
 from nas.progress import Progress, no_progress
-from nas.sandwich import LARGEST, Sandwich
-from nas.supernet import Supernet, channels_last
-from nas.training_record import Accelerator, TrainingConfig, TrainingRecord, find_record
+from nas.sandwich import SMALLEST, Sandwich
+from nas.supernet import DropPath, Supernet, channels_last
+from nas.training_record import Accelerator, InitialWeights, TrainingConfig, TrainingRecord, find_record
 from search_spaces.documents import pretty_json
 from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
+from search_spaces.space import Genomes
 
-WEIGHTS_FILE = "weights.safetensors"
+LOG_FILE = "training.csv"
+_HEAD = "slots.head."
+_DROP_STREAM = 3  # keeps these draws apart from others of the same seed
 
 
 def train_supernet(
@@ -33,40 +42,64 @@ def train_supernet(
     *,
     directory: Path,
     accelerator: Accelerator = "auto",
+    initial: Path | None = None,
     progress: Progress = no_progress,
+    notice: Notice = ignore,
 ) -> TrainingRecord:
-    """Train a supernet and write ``weights.safetensors`` and ``training.json`` into `directory`.
+    """Train a supernet; write ``weights.safetensors``, ``training.json`` and ``training.csv`` into `directory`.
 
     Every random draw is a function of the seed and the step, so a run that was killed goes on from its last checkpoint
     as if it had not been. A directory that already holds the result of the same config is left as it is.
 
+    Args:
+        space: what the supernet covers.
+        data: supplies the training split.
+        config: how to train.
+        directory: where to write.
+        accelerator: what to train on.
+        initial: weights to start from, as `take_over` reads them; None draws them at random.
+        progress: called after each step.
+        notice: told what a user should see, and what does not end the training.
+
     Raises:
         InputError: the directory holds a training with another config, space or data; or CUDA is asked for and absent.
         CheckError: the loss is not finite.
-        MachineError: the directory cannot be written.
+        MachineError: the directory cannot be written, or the memory does not suffice.
     """
     target = choose_accelerator(accelerator)
+    supernet = Supernet(space, seed=config.seed)
+    taken_over = None if initial is None else take_over(supernet, space, initial)
     if (record := find_record(directory)) is not None:
-        _check_same(record, config, space, data, directory)
+        _check_same(record, config, space, data, taken_over, directory)
         if weights_intact(record, directory):
             return record
     make_folder(directory)
-    supernet = channels_last(Supernet(space, seed=config.seed)).to(target)
+    supernet = channels_last(supernet).to(target)
     sandwich = Sandwich(space, seed=config.seed, random_subnets=config.random_subnets)
     checkpoint = directory / "checkpoint.pt"
     fitted = fit(
         supernet,
-        _sandwich_step(supernet, space, sandwich, config),
+        _SandwichStep(supernet, space, sandwich, config),
         data,
         config,
         checkpoint=checkpoint,
-        identity=pretty_json({"config": config, "space": space.hash, "data": data.content_hash}),
+        identity=pretty_json(
+            {"config": config, "space": space.hash, "data": data.content_hash, "initial": _identified(taken_over)}
+        ),
+        log=directory / LOG_FILE,
         progress=progress,
+        notice=notice,
     )
     record = save_supernet(
-        supernet, space, data_hash=data.content_hash, directory=directory, config=config, fitted=fitted
+        supernet,
+        space,
+        data_hash=data.content_hash,
+        directory=directory,
+        config=config,
+        fitted=fitted,
+        initial=taken_over,
     )
-    checkpoint.unlink(missing_ok=True)
+    remove_checkpoints(checkpoint)
     return record
 
 
@@ -98,27 +131,63 @@ def weights_intact(record: TrainingRecord, directory: Path) -> bool:
     return path.is_file() and sha256_file(path) == record.weights_sha256
 
 
-def _sandwich_step(supernet: Supernet, space: NetworkSpace, sandwich: Sandwich, config: TrainingConfig) -> Backward:
-    """Return what adds up the gradients of all subnets of a step; the loss is the largest subnet's."""
+class _SandwichStep:
+    """Adds up the gradients of all subnets of a step."""
 
-    def backward(step: int, images: Tensor, labels: Tensor) -> Tensor:
-        soft_labels = largest_loss = torch.empty(0)
-        for row, genome in enumerate(sandwich.subnets(step)):
-            logits = supernet(images, space.lower(genome))
-            if row == LARGEST:
-                loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-                largest_loss = loss.detach()
-                # In-place distillation (arXiv:1903.05134): the step's largest subnet teaches the others.
-                soft_labels = logits.detach().softmax(dim=1)
-            else:
-                # With its labels alone a weak teacher of the first steps would hold the others back.
-                taught = F.cross_entropy(logits, soft_labels)
-                told = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-                loss = config.distillation * taught + (1.0 - config.distillation) * told
+    def __init__(self, supernet: Supernet, space: NetworkSpace, sandwich: Sandwich, config: TrainingConfig) -> None:
+        self._supernet, self._space, self._sandwich, self._config = supernet, space, sandwich, config
+        self._distill = DISTILLATION_LOSSES[config.divergence]
+        self._parameters = list(supernet.parameters())
+        self._body = [each for name, each in supernet.named_parameters() if not name.startswith(_HEAD)]
+
+    def __call__(self, step: int, images: Tensor, labels: Tensor) -> StepOutcome:
+        config = self._config
+        largest, *others = self._sandwich.subnets(step)
+        # Small subnets have too little to spare for being held back (NASViT, section 3.3).
+        teacher = self._logits(largest, images, _drop_path(config, step))
+        largest_loss = F.cross_entropy(teacher, labels, label_smoothing=config.label_smoothing)
+        largest_loss.backward()  # type: ignore[no-untyped-call]
+        project = step >= config.projection_from * config.steps
+        alone = self._taken_gradients() if project else []
+        smallest_loss = smallest_correct = None
+        for row, genome in enumerate(others, start=1):
+            logits = self._logits(genome, images)
+            # With its labels alone a weak teacher of the first steps would hold the others back.
+            told = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            # In-place distillation (arXiv:1903.05134): the step's largest subnet teaches the others.
+            taught = self._distill(logits, teacher.detach())
+            loss = config.distillation * taught + (1.0 - config.distillation) * told
             loss.backward()  # type: ignore[no-untyped-call]
-        return largest_loss
+            if row == SMALLEST:
+                smallest_loss, smallest_correct = told.detach(), (logits.argmax(dim=1) == labels).float().mean()
+        if project:
+            combined = without_conflict(alone, [each.grad for each in self._parameters])
+            for parameter, gradient in zip(self._parameters, combined, strict=True):
+                parameter.grad = gradient
+        if step < config.head_warmup_steps:
+            for parameter in self._body:
+                parameter.grad = None
+        return StepOutcome(largest_loss.detach(), smallest_loss, smallest_correct)
 
-    return backward
+    def _logits(self, genome: Genomes, images: Tensor, drop_path: DropPath | None = None) -> Tensor:
+        with forward_precision(self._config, images.device):
+            logits: Tensor = self._supernet(images, self._space.lower(genome), drop_path)
+        return logits.float()
+
+    def _taken_gradients(self) -> list[Tensor | None]:
+        """Return the gradients so far, and leave none behind."""
+        gradients = [each.grad for each in self._parameters]
+        for parameter in self._parameters:
+            parameter.grad = None
+        return gradients
+
+
+def _drop_path(config: TrainingConfig, step: int) -> DropPath | None:
+    """Return which residual blocks of a step are left out, image by image; a function of seed and step."""
+    if not config.drop_path:
+        return None
+    seed = int(np.random.SeedSequence([config.seed, _DROP_STREAM, step]).generate_state(1)[0])
+    return DropPath(config.drop_path, torch.Generator().manual_seed(seed))
 
 
 def save_supernet(
@@ -129,6 +198,7 @@ def save_supernet(
     directory: Path,
     config: TrainingConfig | None = None,
     fitted: Fitted | None = None,
+    initial: InitialWeights | None = None,
     imported_from: str = "",
 ) -> TrainingRecord:
     """Write weights, then the record that makes them count."""
@@ -139,6 +209,7 @@ def save_supernet(
         format_version=TrainingRecord.CURRENT_VERSION,
         config=config,
         imported_from=imported_from,
+        initial=initial,
         space_hash=space.hash,
         data_hash=data_hash,
         weights_sha256=sha256_file(weights),
@@ -150,13 +221,24 @@ def save_supernet(
     return record
 
 
+def _identified(initial: InitialWeights | None) -> str:
+    return "weights drawn at random" if initial is None else f"weights {initial.sha256[:16]} of {initial.source}"
+
+
 def _check_same(
-    record: TrainingRecord, config: TrainingConfig, space: NetworkSpace, data: ImageData, directory: Path
+    record: TrainingRecord,
+    config: TrainingConfig,
+    space: NetworkSpace,
+    data: ImageData,
+    initial: InitialWeights | None,
+    directory: Path,
 ) -> None:
     """Refuse to pass off finished weights as the result of other settings."""
     if record.config is None:
         raise InputError(f"{directory} holds weights imported from {record.imported_from}; use another --run to train")
     pairs = {"space": (record.space_hash, space.hash), "data": (record.data_hash[:16], data.content_hash[:16])}
+    if (record.initial and record.initial.sha256) != (initial and initial.sha256):
+        pairs["start"] = (_identified(record.initial), _identified(initial))
     pairs |= {f.name: (getattr(record.trained, f.name), getattr(config, f.name)) for f in dataclasses.fields(config)}
     differing = [f"{name} {old}, now {new}" for name, (old, new) in pairs.items() if old != new]
     if differing:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from nas.files import read_document
-from search_spaces.documents import document
+from search_spaces.documents import decode, document, parse_toml, read_text
 from search_spaces.errors import InputError, unknown_name
 
 Accelerator = Literal["auto", "cpu", "cuda"]
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["cosine", "one-cycle"]
+Divergence = Literal["kl", "alpha"]
+Arithmetic = Literal["auto", "fp32", "bf16"]
 
 
 def parse_accelerator(name: str) -> Accelerator:
@@ -31,30 +38,108 @@ class TrainingConfig:
         steps: of the optimiser; each one updates all subnets of a sandwich.
         batch_size: images per step.
         random_subnets: in a sandwich, beside the largest and the smallest.
-        peak_learning_rate: of AdamW, reached after the warm-up, falling to zero as a cosine.
-        warmup_steps: over which the rate rises linearly.
+        optimizer: AdamW, or SGD with Nesterov's momentum.
+        momentum: of SGD.
+        schedule: ``cosine`` rises linearly to the peak and falls to zero as a cosine; ``one-cycle`` rises and falls as
+            cosines, from a 25th of the peak (arXiv:1708.07120).
+        peak_learning_rate: reached after the warm-up.
+        warmup_steps: over which the rate rises.
         weight_decay: on weights of two dimensions or more.
         gradient_norm: above which gradients are scaled down.
         label_smoothing: of the data's labels.
+        head_warmup_steps: first steps in which nothing but the head learns: for weights that come from elsewhere.
         distillation: share of the largest subnet's soft labels in the other subnets' loss; the rest is the data's.
+        divergence: from soft labels: ``kl``, or the adaptive ``alpha`` (AlphaNet, arXiv:2102.07954).
+        projection_from: share of the steps after which what the largest subnet's gradient has against the others' is
+            taken out of it (NASViT, ICLR 2022); 1 is never.
+        drop_path: chance that the largest subnet leaves its last residual block out; earlier blocks have less, in
+            proportion to where they stand (stochastic depth, arXiv:1603.09382).
+        ema_decay: of the moving average of weights that a training ends with; 0 ends with the last ones. The first
+            averages decay faster, so that they do not keep what was drawn at random.
+        arithmetic: of the layers; ``auto`` is bf16 on CUDA, else fp32. Weights and losses are always fp32.
         seed: of weights, subnets and the order of images.
     """
 
     steps: int = 560
     batch_size: int = 32
     random_subnets: int = 2
+    optimizer: Optimizer = "adamw"
+    momentum: float = 0.9
+    schedule: Schedule = "cosine"
     peak_learning_rate: float = 3e-3
     warmup_steps: int = 56
+    head_warmup_steps: int = 0
     weight_decay: float = 0.05
     gradient_norm: float = 1.0
     label_smoothing: float = 0.1
     distillation: float = 0.5
+    divergence: Divergence = "kl"
+    projection_from: float = 1.0
+    drop_path: float = 0.0
+    ema_decay: float = 0.0
+    arithmetic: Arithmetic = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for names, least in (
+            (("steps", "batch_size"), 1),
+            (("random_subnets", "warmup_steps", "head_warmup_steps", "weight_decay", "seed"), 0),
+        ):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("peak_learning_rate", "gradient_norm"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("distillation", "projection_from"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+        for name in ("momentum", "label_smoothing", "drop_path", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+
+
+def training_config(path: Path | None, given: Mapping[str, object]) -> TrainingConfig:
+    """Return settings from a TOML file of `TrainingConfig`'s fields, if there is one, and others, which come before.
+
+    Raises:
+        InputError: the file is missing, no TOML, or has a setting that is unknown or not allowed.
+        MachineError: the file cannot be read.
+    """
+    settings: dict[str, object] = {}
+    if path is not None:
+        settings = parse_toml(
+            read_text(path, wanted="--config takes a TOML file of training settings"), source=str(path)
+        )
+        known = [each.name for each in dataclasses.fields(TrainingConfig)]
+        for name in settings:
+            if name not in known:
+                raise InputError(f"{path}: {unknown_name('training setting', name, known)}")
+    try:
+        text = json.dumps({**settings, **given})
+    except TypeError:
+        raise InputError(f"{path}: training settings are numbers and texts; no dates") from None
+    return decode(TrainingConfig, text, source=str(path or "training settings"))
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialWeights:
+    """Where a training started from, instead of weights that are drawn at random.
+
+    Attributes:
+        source: name of the file, or of the run.
+        sha256: of the file of weights.
+        matched: how many tensors were taken over.
+        drawn: tensors that stayed as they were drawn: the file lacks them, or has them in another shape.
+        unused: tensors of the file that have no place here.
+    """
+
+    source: str
+    sha256: str
+    matched: int
+    drawn: tuple[str, ...]
+    unused: tuple[str, ...]
 
 
 @document
@@ -65,6 +150,7 @@ class TrainingRecord:
     Attributes:
         config: how they were trained; None if they were imported.
         imported_from: name of the file that they came from; empty if they were trained here.
+        initial: what the training started from; None if from weights that are drawn at random.
         space_hash: of the space that they cover.
         data_hash: of the images.
         weights_sha256: of the file.
@@ -78,6 +164,7 @@ class TrainingRecord:
     format_version: int
     config: TrainingConfig | None
     imported_from: str = ""
+    initial: InitialWeights | None = None
     space_hash: str
     data_hash: str
     weights_sha256: str

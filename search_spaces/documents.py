@@ -1,4 +1,4 @@
-"""JSON in and out: canonical text from values, validated values from untrusted text.
+"""JSON in and out: canonical text from values, validated values from untrusted text; TOML in.
 
 Every file format of the toolkit is a frozen dataclass with a ``format_version`` field. Reading goes through
 `decode`, which checks types strictly, refuses unknown keys and non-finite numbers, and executes nothing.
@@ -10,12 +10,14 @@ import dataclasses
 import functools
 import hashlib
 import json
+import tomllib
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, MachineError
 
 Document = TypeVar("Document")
 
@@ -56,13 +58,49 @@ def decode(kind: type[Document], text: str | bytes, *, source: str) -> Document:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "document"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(_one_line(f"{source}: {place}: {first['msg']}{more}")) from None
+        raise InputError(_one_line(f"{source}: {place}: {first['msg'].removeprefix('Value error, ')}{more}")) from None
     try:
         # What pydantic lets pass where any value is allowed, or passes over: NaN, and keys given twice.
         json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
     except (ValueError, RecursionError) as error:
         raise InputError(_one_line(f"{source}: not valid JSON: {error}")) from None
     return value
+
+
+_MAX_BYTES = 1_000_000
+
+
+def read_text(path: Path, *, wanted: str) -> str:
+    """Return the text of a file that a person has written.
+
+    Args:
+        path: which is not trusted.
+        wanted: what to say where there is no such file.
+
+    Raises:
+        InputError: there is no such file, or it is no text of a sensible size.
+        MachineError: it cannot be read.
+    """
+    try:
+        if not path.is_file():
+            raise InputError(f"there is no file {path}; {wanted}")
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path} has {path.stat().st_size} bytes; such a file has at most {_MAX_BYTES}")
+        return path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no UTF-8 text") from None
+    except OSError as error:
+        if isinstance(error, MachineError):
+            raise
+        raise MachineError(f"cannot read {path}: {error.strerror}") from None
+
+
+def parse_toml(text: str, *, source: str) -> dict[str, Any]:
+    """Return the table of a TOML text; raises `InputError`, naming the source and the line, if it is none."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
+        raise InputError(f"{source}: not valid TOML: {error}") from None
 
 
 def _refuse_constant(name: str) -> object:

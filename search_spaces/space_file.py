@@ -7,16 +7,14 @@ data.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search_spaces.errors import InputError, MachineError, unknown_name
+from search_spaces.documents import parse_toml, read_text
+from search_spaces.errors import InputError, unknown_name
 from search_spaces.language import NetworkSpace
 from search_spaces.layout import DOWNSAMPLE, Head, ImageInput, Layout, Operator, Setting, Sharing, Size, Stage, Stem
-
-_MAX_BYTES = 1_000_000
 
 
 def read_space_file(path: Path) -> str:
@@ -26,18 +24,7 @@ def read_space_file(path: Path) -> str:
         InputError: there is no such file, or it is no text of a sensible size.
         MachineError: it cannot be read.
     """
-    try:
-        if not path.is_file():
-            raise InputError(f"there is no file {path}; --space takes a name or a TOML file")
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path} has {path.stat().st_size} bytes; a space's file has at most {_MAX_BYTES}")
-        return path.read_bytes().decode()
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no UTF-8 text") from None
-    except OSError as error:
-        if isinstance(error, MachineError):
-            raise
-        raise MachineError(f"cannot read {path}: {error.strerror}") from None
+    return read_text(path, wanted="--space takes a name or a TOML file")
 
 
 def parse_space(text: str, *, source: str, channels: int, classes: int) -> NetworkSpace:
@@ -52,10 +39,7 @@ def parse_space(text: str, *, source: str, channels: int, classes: int) -> Netwo
     Raises:
         InputError: the text is no TOML, or stands for no space; names the place.
     """
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
-        raise InputError(f"{source}: not valid TOML: {error}") from None
+    document = parse_toml(text, source=source)
     try:
         return NetworkSpace(_layout(_Table("", document), channels, classes))
     except InputError as error:

@@ -25,7 +25,19 @@ from tests.nas.small_models import conv, saved
 from tests.source_tree import ROOT
 
 OPTIONS = {
-    "train": {"--run", "--space", "--data", "--steps", "--batch-size", "--accelerator", "--strict", "--seed", "--json"},
+    "train": {
+        "--run",
+        "--space",
+        "--data",
+        "--steps",
+        "--batch-size",
+        "--config",
+        "--init",
+        "--accelerator",
+        "--strict",
+        "--seed",
+        "--json",
+    },
     "build-lut": {
         "--device",
         "--run",

@@ -1,0 +1,81 @@
+"""A training that starts from weights of elsewhere: of another run, of a file, or published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from nas.files import sha256_file
+from nas.ofa_weights import published_tensors
+from nas.supernet import Supernet
+from nas.training_record import InitialWeights, find_record
+from search_spaces.errors import InputError, MachineError
+from search_spaces.language import NetworkSpace
+
+WEIGHTS_FILE = "weights.safetensors"
+_PUBLISHED = (".pth", ".pt", ".bin")
+
+
+def take_over(supernet: Supernet, space: NetworkSpace, source: Path) -> InitialWeights:
+    """Replace weights by those of the same name and shape from elsewhere; others stay as they were drawn.
+
+    Args:
+        supernet: whose weights are replaced.
+        space: what it covers.
+        source: a run, a ``.safetensors`` file, or a published checkpoint of Once-for-All (``.pth``).
+
+    Raises:
+        InputError: there is no such thing, it cannot be read, or nothing in it fits.
+        MachineError: the disk refuses to read it.
+    """
+    path = _weights_of(source)
+    if path.suffix in _PUBLISHED:
+        theirs: Mapping[str, Tensor] = published_tensors(space, supernet, path, new_classifier=None)
+    else:
+        theirs = _stored(path)
+    ours = supernet.state_dict()
+    matched = {name: value for name, value in theirs.items() if name in ours and value.shape == ours[name].shape}
+    if not any(name in matched for name, _ in supernet.named_parameters()):
+        raise InputError(
+            f"nothing in {path} fits the space {space.name}: no tensor has a name and shape of its supernet"
+        )
+    infinite = [name for name, value in matched.items() if not torch.isfinite(value).all()]
+    if infinite:
+        raise InputError(f"{path}: {infinite[0]} holds values that are not finite")
+    supernet.load_state_dict({**ours, **matched})
+    return InitialWeights(
+        source=source.resolve().name,
+        sha256=sha256_file(path),
+        matched=len(matched),
+        drawn=tuple(name for name in ours if name not in matched),
+        unused=tuple(name for name in theirs if name not in matched),
+    )
+
+
+def _weights_of(source: Path) -> Path:
+    """Return the file of weights of a run or of a supernet's folder, checked against its record; a file is itself."""
+    if not source.is_dir():
+        if not source.exists():
+            raise InputError(f"there is no {source}; --init takes a run or a file of weights")
+        return source
+    folder = source / "supernet" if (source / "supernet").is_dir() else source
+    record, path = find_record(folder), folder / WEIGHTS_FILE
+    if record is None or not path.is_file():
+        raise InputError(f"{source} holds no trained supernet; --init takes a run or a file of weights")
+    if sha256_file(path) != record.weights_sha256:
+        raise InputError(f"{path} is damaged (its hash is not the recorded one)")
+    return path
+
+
+def _stored(path: Path) -> Mapping[str, Tensor]:
+    try:
+        return load_tensors(path.read_bytes())
+    except SafetensorError as error:
+        raise InputError(f"{path} is no file of weights: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise MachineError(f"cannot read {path}: {error.strerror or error}") from None

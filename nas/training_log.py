@@ -1,0 +1,99 @@
+"""What a training tells of its steps: a CSV file, which goes on with the checkpoint of a killed training; alarms."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nas.data.images import Labels
+from nas.files import write_atomic
+
+_CHANCE_WINDOW = 100  # steps over which the smallest subnet is watched
+
+COLUMNS = ("step", "learning_rate", "loss", "smallest_loss", "smallest_accuracy", "gradient_norm", "seconds")
+"""A step counts from 0; losses are those of the largest and the smallest subnet on the step's batch, before the step.
+What a training does not have is empty. Seconds are since the start, those before an interruption included."""
+
+
+class TrainingLog:
+    """The rows of a training so far; they are on disk after `write`.
+
+    Args:
+        path: the file, or None for no log; rows of `step` and after it are forgotten, since these steps are done again.
+        step: the first one to come.
+    """
+
+    def __init__(self, path: Path | None, step: int) -> None:
+        self._path = path
+        self._lines: list[str] = [_line(COLUMNS)]
+        if step and path and path.exists():
+            before = path.read_text(errors="replace").splitlines(keepends=True)[1:]
+            self._lines += [line for line in before if line.endswith("\n") and _step_of(line) < step]
+
+    def add(self, row: Mapping[str, float | None]) -> None:
+        """Add a step."""
+        self._lines.append(_line([_cell(row.get(name)) for name in COLUMNS]))
+
+    def write(self) -> None:
+        """Put all rows on disk; raises `MachineError` if they cannot be stored."""
+        if self._path:
+            write_atomic(self._path, "".join(self._lines))
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.7g}"
+
+
+def _line(values: Sequence[str]) -> str:
+    return ",".join(values) + "\n"
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(line.partition(",")[0])
+    except ValueError:
+        return float("inf")  # not a row of ours
+
+
+class SmallestSubnetWatch:
+    """Whether the smallest subnet does better than naming the most frequent class; asked after the warm-up.
+
+    Args:
+        labels: of the training images.
+        batch_size: images per step.
+        warmup_steps: after which it should have begun to learn.
+    """
+
+    def __init__(self, labels: Labels, *, batch_size: int, warmup_steps: int) -> None:
+        self._batch = batch_size
+        self._chance = float(np.bincount(labels).max() / len(labels))
+        self._from = warmup_steps
+        self._shares: deque[float] = deque(maxlen=_CHANCE_WINDOW)
+        self._told = False
+
+    def guesses(self, step: int, correct: float | None) -> bool:
+        """Take a step's share of correct images, if there are subnets; return whether to complain now: at most once."""
+        if correct is None or self._told or step < self._from:
+            return False
+        self._shares.append(correct)
+        if len(self._shares) < _CHANCE_WINDOW:
+            return False
+        seen = self._batch * _CHANCE_WINDOW
+        # Two standard errors: that a network which guesses looks better happens one time in forty.
+        self._told = self._mean() <= self._chance + 2.0 * math.sqrt(self._chance * (1.0 - self._chance) / seen)
+        return self._told
+
+    def complaint(self, step: int) -> str:
+        """Return what to say."""
+        return (
+            f"at step {step} the smallest subnet still guesses: {self._mean():.1%} of the last {_CHANCE_WINDOW} steps' "
+            f"images are right, and {self._chance:.1%} are of the most frequent class; lower the learning rate, or "
+            f"warm up for longer"
+        )
+
+    def _mean(self) -> float:
+        return sum(self._shares) / len(self._shares)

@@ -1,0 +1,421 @@
+"""What a training is made of: its settings, losses, gradients, averages, log, alarms and checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import json
+import math
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas.distillation import adaptive_alpha_divergence, soft_cross_entropy
+from nas.files import sha256_file
+from nas.fitting import StepOutcome, fit
+from nas.gradients import without_conflict
+from nas.optimization import averaged, forward_precision, learning_rate, optimizer_of
+from nas.supernet import DropPath, Supernet
+from nas.training import train_supernet
+from nas.training_log import COLUMNS, SmallestSubnetWatch, TrainingLog
+from nas.training_record import TrainingConfig, TrainingRecord, training_config
+from search_spaces.errors import InputError, MachineError
+from search_spaces.tiny import tiny
+from tests.nas.torch_helpers import few_digits, one_thread, same_state, state_of
+from tests.source_tree import ROOT
+
+SPACE = tiny(channels=1, classes=10)
+SHORT = TrainingConfig(steps=3, batch_size=8, warmup_steps=1)
+RICH = {
+    "optimizer": "sgd",
+    "schedule": "one-cycle",
+    "divergence": "alpha",
+    "projection_from": 0.5,
+    "drop_path": 0.2,
+    "ema_decay": 0.9,
+    "peak_learning_rate": 0.05,
+}
+"""Everything that is not the default."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def single_threaded() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+def train(directory: Path, config: TrainingConfig = SHORT, **options: Any) -> TrainingRecord:
+    return train_supernet(SPACE, few_digits(), config, directory=directory, **options)
+
+
+# Settings
+
+
+def test_settings_come_from_a_file_and_options_come_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('steps = 1000\npeak_learning_rate = 1\noptimizer = "sgd"\nmomentum = 0.8\n')
+    found = training_config(path, {"steps": 20, "seed": 3})
+    assert found == TrainingConfig(steps=20, seed=3, peak_learning_rate=1.0, optimizer="sgd", momentum=0.8)
+    assert training_config(None, {}) == TrainingConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("steps = 0", "steps must be at least 1, got 0"),
+        ("batch_size = -1", "batch_size must be at least 1, got -1"),
+        ("random_subnets = -1", "random_subnets must be at least 0"),
+        ("peak_learning_rate = 0", "peak_learning_rate must be above 0"),
+        ("distillation = 1.5", "distillation must be from 0 to 1, got 1.5"),
+        ("ema_decay = 1.0", "ema_decay must be at least 0 and below 1"),
+        ("drop_path = nan", "drop_path: .* finite"),
+        ('steps = "many"', "steps: Input should be a valid integer"),
+        ("steps = 1.5", "steps: Input should be a valid integer"),
+        ("steps = true", "steps: Input should be a valid integer"),
+        ('optimizer = "adam"', "optimizer: Input should be 'adamw' or 'sgd'"),
+        ("learning_rate = 0.1", "unknown training setting 'learning_rate'; did you mean 'peak_learning_rate'"),
+        ("steps = 2026-01-01", "no dates"),
+        ("[steps]\nmany = 1", "steps: Input should be a valid integer"),
+        ("steps = \n", "not valid TOML: .*line 1"),
+    ],
+)
+def test_settings_of_no_use_are_refused_in_one_line(text: str, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=complaint) as refusal:
+        training_config(path, {})
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_of_settings_that_is_absent_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no file .*; --config takes a TOML file"):
+        training_config(tmp_path / "absent.toml", {})
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE)
+    assert [(name, json.loads(value)) for name, value in rows] == list(dataclasses.asdict(TrainingConfig()).items())
+
+
+# Losses
+
+logits = st.lists(st.lists(st.floats(-6, 6), min_size=4, max_size=4), min_size=1, max_size=5)
+
+
+def gradient(loss: Tensor, at: Tensor) -> Tensor:
+    (found,) = torch.autograd.grad(loss, at)
+    return found
+
+
+@settings(deadline=None)
+@given(student=logits, seed=st.integers(0, 2**31))
+def test_kl_has_the_gradient_of_the_divergence(student: list[list[float]], seed: int) -> None:
+    at = torch.tensor(student, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(at.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    divergence = F.kl_div(at.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
+    torch.testing.assert_close(gradient(soft_cross_entropy(at, teacher), at), gradient(divergence, at))
+
+
+@settings(deadline=None)
+@given(student=logits, seed=st.integers(0, 2**31), scale=st.sampled_from([0.1, 1.0, 4.0]))
+def test_alpha_has_the_gradient_of_the_larger_divergence(student: list[list[float]], seed: int, scale: float) -> None:
+    at = torch.tensor(student, dtype=torch.float64, requires_grad=True)
+    teacher = scale * torch.randn(at.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = gradient(adaptive_alpha_divergence(at, teacher), at)
+    p, q = teacher.softmax(1), at.softmax(1)
+    # The definition, image by image; an importance weight above 5 becomes 5, which leaves 5 q of q squared by 2 p.
+    held = (q / p).detach() > 5
+    reverse_terms = torch.where(held, 5.0 * q, 0.5 * q * q / p)
+    compared = (q * ((q / p).clamp(max=5) - 1) / 2).sum(1)
+    forward = (p * (p / q).log()).sum(1)
+    expected = gradient(torch.where(compared > forward, reverse_terms.sum(1), forward).mean(), at)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_alpha_punishes_a_student_that_sees_what_the_teacher_does_not() -> None:
+    # A teacher of two answers, a student that is sure of a third: KL hardly tells students apart by the third's size.
+    teacher = torch.tensor([[4.0, 4.0, -4.0, -4.0]])
+    spread = torch.tensor([[3.0, 3.0, 3.0, -4.0]], requires_grad=True)
+    pull = {
+        loss.__name__: float(gradient(loss(spread, teacher), spread)[0, 2])
+        for loss in (soft_cross_entropy, adaptive_alpha_divergence)
+    }
+    assert pull["adaptive_alpha_divergence"] > 1.2 * pull["soft_cross_entropy"] > 0
+
+
+def test_logits_of_the_teacher_get_no_gradient() -> None:
+    student, teacher = (torch.randn(3, 4, requires_grad=True) for _ in range(2))
+    for loss in (soft_cross_entropy, adaptive_alpha_divergence):
+        with pytest.raises(RuntimeError, match="not have been used in the graph"):
+            gradient(loss(student, teacher), teacher)
+
+
+# Gradients
+
+vectors = st.lists(st.floats(-3, 3, width=32), min_size=3, max_size=3)
+
+
+@settings(deadline=None)
+@given(large=vectors, others=vectors)
+def test_what_is_against_the_others_is_taken_out(large: list[float], others: list[float]) -> None:
+    h, g = torch.tensor(large, dtype=torch.float64), torch.tensor(others, dtype=torch.float64)
+    (found,) = without_conflict([h], [g])
+    assert found is not None
+    along = float(h @ g)
+    if along >= 0:
+        torch.testing.assert_close(found, g + h)
+    elif -along < 2 * float(g @ g) and float(g @ g) > 1e-2:
+        # Only the component of h along -g is gone, so the step helps the others as if h were at a right angle.
+        assert float(found @ g) == pytest.approx(float(g @ g), rel=1e-3)
+    else:
+        torch.testing.assert_close(found, 3 * g + h, rtol=1e-3, atol=1e-3) if float(g @ g) > 1e-2 else None
+
+
+def test_parameters_of_one_side_keep_their_gradient() -> None:
+    h, g = torch.ones(2), -torch.ones(2)
+    assert without_conflict([h, None, None], [None, g, None]) == [h, g, None]
+
+
+def test_projection_changes_the_training_from_its_step_on(tmp_path: Path) -> None:
+    plain = train(tmp_path / "plain")
+    late = train(tmp_path / "late", dataclasses.replace(SHORT, projection_from=2.9 / 3))
+    early = train(tmp_path / "early", dataclasses.replace(SHORT, projection_from=0.0))
+    assert plain.weights_sha256 == late.weights_sha256 != early.weights_sha256
+
+
+# Schedule, optimiser, averages, arithmetic
+
+
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(50, 10), (7, 2), (100, 30)])
+def test_one_cycle_is_that_of_torch(steps: int, warmup_steps: int) -> None:
+    config = TrainingConfig(steps=steps, warmup_steps=warmup_steps, schedule="one-cycle", peak_learning_rate=0.3)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.3, total_steps=steps, pct_start=warmup_steps / steps, cycle_momentum=False
+    )
+    for step in range(steps):
+        assert learning_rate(config, step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        if step < steps - 1:
+            theirs.step()
+
+
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(1, 0), (1, 20), (5, 5), (3, 20), (20, 0)])
+def test_every_step_of_a_short_cycle_has_a_rate_inside_the_peak(steps: int, warmup_steps: int) -> None:
+    config = TrainingConfig(steps=steps, warmup_steps=warmup_steps, schedule="one-cycle")
+    assert all(0 < learning_rate(config, step) <= config.peak_learning_rate for step in range(steps))
+
+
+def test_sgd_has_the_momentum_that_was_asked_for() -> None:
+    module = nn.Linear(3, 2)
+    for momentum in (0.0, 0.7):
+        optimizer = optimizer_of(module, TrainingConfig(optimizer="sgd", momentum=momentum, weight_decay=0.1))
+        assert isinstance(optimizer, torch.optim.SGD)
+        assert [(group["momentum"], group["weight_decay"]) for group in optimizer.param_groups] == [
+            (momentum, 0.1),
+            (momentum, 0.0),
+        ]
+
+
+def test_the_average_follows_its_formula_and_forgets_the_first_weights() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    mean = averaged(module, 0.9)
+    values = [100.0, *range(60)]
+    expected = math.nan
+    for count, value in enumerate(values):
+        with torch.no_grad():
+            module.weight.fill_(value)
+        mean.update_parameters(module)
+        decay = min(0.9, (1 + count) / (10 + count))
+        expected = value if count == 0 else decay * expected + (1 - decay) * value
+    assert state_of(mean.module)["weight"].item() == pytest.approx(expected, rel=1e-5)
+    assert abs(expected - 50) < 3, "the mean lags ten steps behind, and nothing is left of the first value"
+
+
+def test_a_training_with_an_average_ends_with_it(tmp_path: Path) -> None:
+    train(tmp_path / "last")
+    train(tmp_path / "mean", dataclasses.replace(SHORT, ema_decay=0.999))
+    train(tmp_path / "none", dataclasses.replace(SHORT, ema_decay=1e-9))
+    last, mean, none = (load_file(tmp_path / name / "weights.safetensors") for name in ("last", "mean", "none"))
+    assert same_state(last, none)
+    fresh = state_of(Supernet(SPACE, seed=0))
+    name = "slots.head.head.classify.weight"
+    assert (mean[name] - fresh[name]).abs().mean() < (last[name] - fresh[name]).abs().mean()
+    statistics = "slots.stem.stem.norm.running_mean"
+    assert torch.equal(mean[statistics], last[statistics]), "batch norm's statistics are the last ones"
+
+
+def test_arithmetic_is_bf16_where_it_is_asked_for_or_on_cuda() -> None:
+    product = torch.ones(2, 2), torch.ones(2, 2)
+    for arithmetic, expected in (("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        config = training_config(None, {"arithmetic": arithmetic})
+        with forward_precision(config, torch.device("cpu")):
+            assert (product[0] @ product[1]).dtype == expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of CUDA that is absent
+        context = forward_precision(TrainingConfig(), torch.device("cuda"))
+    assert isinstance(context, torch.autocast)
+    assert context.fast_dtype == torch.bfloat16
+
+
+# Drop path
+
+
+def test_drop_path_is_right_in_the_mean_and_drops_whole_images() -> None:
+    before, after = torch.zeros(4000, 2, 1, 1), torch.ones(4000, 2, 1, 1)
+    out = DropPath(0.4, torch.Generator().manual_seed(0))(before, after, 0.5)
+    assert set(np.unique(out.numpy()).round(6)) == {0.0, np.float32(1.25).round(6)}
+    assert torch.equal(out[:, 0], out[:, 1])
+    assert float(out.mean()) == pytest.approx(1.0, abs=0.03)
+    first = DropPath(0.4, torch.Generator().manual_seed(0))(before, after, 0.0)
+    assert torch.equal(first, after), "the first block is never left out"
+
+
+def test_drop_path_reaches_the_blocks_of_a_supernet() -> None:
+    supernet = Supernet(SPACE, seed=0).eval()
+    spec = SPACE.lower(SPACE.resize(SPACE.sample(1, np.random.default_rng(0)), largest=True)[0])
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 1, 24, 24, generator=rng)
+    with torch.no_grad():
+        plain = supernet(images, spec)
+        almost_none = supernet(images, spec, DropPath(1e-9, rng))
+        most = supernet(images, spec, DropPath(1 - 1e-9, rng))
+    torch.testing.assert_close(plain, almost_none)
+    assert not torch.allclose(plain, most)
+    assert torch.isfinite(most).all()
+
+
+# Log and alarms
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_step_is_in_the_log(tmp_path: Path) -> None:
+    train(tmp_path)
+    rows = rows_of(tmp_path / "training.csv")
+    assert tuple(rows[0]) == COLUMNS
+    assert [int(row["step"]) for row in rows] == [0, 1, 2]
+    for row in rows:
+        assert all(math.isfinite(float(value)) for value in row.values())
+        assert 0 <= float(row["smallest_accuracy"]) <= 1
+        assert float(row["learning_rate"]) == pytest.approx(learning_rate(SHORT, int(row["step"])), rel=1e-6)
+    assert all(float(a["seconds"]) < float(b["seconds"]) for a, b in itertools.pairwise(rows))
+    assert float(rows[0]["loss"]) == pytest.approx(math.log(10), rel=0.5)
+
+
+def test_a_log_goes_on_at_the_step_of_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "training.csv"
+    log = TrainingLog(path, 0)
+    for step in range(4):
+        log.add({"step": step, "loss": 0.25})
+    log.write()
+    whole = path.read_text()
+    path.write_text(whole + "4,0.1")  # torn by a kill
+    again = TrainingLog(path, 2)
+    for step in range(2, 4):
+        again.add({"step": step, "loss": 0.25})
+    again.write()
+    assert path.read_text() == whole
+    TrainingLog(path, 0).write()
+    assert path.read_text() == ",".join(COLUMNS) + "\n"
+
+
+def test_a_smallest_subnet_that_guesses_is_told_once_and_not_before_the_warm_up() -> None:
+    labels = np.repeat(np.arange(10), [30, *[10] * 9])
+    watch = SmallestSubnetWatch(labels, batch_size=16, warmup_steps=50)
+    told = [step for step in range(500) if watch.guesses(step, 0.25)]
+    assert told == [149]
+    assert "at step 149 the smallest subnet still guesses: 25.0%" in watch.complaint(149)
+    assert "25.0% are of the most frequent class" in watch.complaint(149)
+    learning = SmallestSubnetWatch(labels, batch_size=16, warmup_steps=50)
+    assert not any(learning.guesses(step, 0.32) for step in range(500))
+    alone = SmallestSubnetWatch(labels, batch_size=16, warmup_steps=0)
+    assert not any(alone.guesses(step, None) for step in range(500))
+
+
+def fit_one(backward: Any, tmp_path: Path, config: TrainingConfig = SHORT, **options: Any) -> None:
+    module = nn.Linear(1, 1)
+    fit(module, backward, few_digits(), config, checkpoint=tmp_path / "c.pt", identity="it", **options)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_is_short_suggests_a_smaller_batch(error: BaseException, tmp_path: Path) -> None:
+    def backward(step: int, images: Tensor, labels: Tensor) -> StepOutcome:
+        raise error
+
+    with pytest.raises(MachineError, match="does not suffice for 8 images per step; try --batch-size 4"):
+        fit_one(backward, tmp_path)
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    def backward(step: int, images: Tensor, labels: Tensor) -> StepOutcome:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        fit_one(backward, tmp_path)
+
+
+# Checkpoints
+
+STEPS = 62
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """Ends a training from its progress callback."""
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingConfig, str]:
+    """Settings with everything, and the hash of the weights that an uninterrupted training ends with."""
+    config = training_config(None, {"steps": STEPS, "batch_size": 4, "warmup_steps": 5, **RICH})
+    return config, train(tmp_path_factory.mktemp("rich"), config).weights_sha256
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_stopped_training_goes_on_to_the_same_weights_with_every_setting(
+    rich: tuple[TrainingConfig, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, damaged: bool
+) -> None:
+    monkeypatch.setattr("nas.fitting._CHECKPOINT_SHARE", math.inf)  # a checkpoint every 20 steps, however long it takes
+    config, expected = rich
+    steps: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        if done == 51:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(tmp_path, config, progress=stop)
+    newest = tmp_path / "checkpoint.pt"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint.previous.pt",
+        "checkpoint.pt",
+        "training.csv",
+    ]
+    if damaged:
+        newest.write_bytes(newest.read_bytes()[:-100])
+    notices: list[str] = []
+    record = train(tmp_path, config, progress=lambda done, total: steps.append(done), notice=notices.append)
+    assert steps[0] == (20 if damaged else 40)
+    assert [str(newest) in each for each in notices] == [True] * damaged
+    assert record.weights_sha256 == expected == sha256_file(tmp_path / "weights.safetensors")
+    assert [int(row["step"]) for row in rows_of(tmp_path / "training.csv")] == list(range(STEPS))
+    assert not list(tmp_path.glob("checkpoint*"))
+    assert json.loads((tmp_path / "training.json").read_text())["config"]["divergence"] == "alpha"
