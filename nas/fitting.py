@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas.augmentation import augmented
 from nas.checkpoint import Checkpoint, Stateful
 from nas.data import ImageData, ImageSplit
 from nas.optimization import averaged, learning_rate, optimizer_of
@@ -116,7 +117,8 @@ def fit(
     while step < config.steps:
         with _enough_memory(config):
             images, labels = _batch(data, train, config, step)
-            row = trainer.step(step, images.to(target), labels.to(target))
+            images = augmented(images.to(target), config, step)
+            row = trainer.step(step, images, labels.to(target))
         rows.add(row | {"step": step, "seconds": time.perf_counter() - started})
         if watch.guesses(step, row["smallest_accuracy"]):
             notice(watch.complaint(step))

@@ -54,6 +54,11 @@ class TrainingConfig:
             taken out of it (NASViT, ICLR 2022); 1 is never.
         drop_path: chance that the largest subnet leaves its last residual block out; earlier blocks have less, in
             proportion to where they stand (stochastic depth, arXiv:1603.09382).
+        flip: mirror half of the images, left to right; not for texts and digits.
+        shift: move every image by up to this share of its side.
+        zoom: enlarge or shrink every image by up to this logarithm of a factor.
+        colour: change contrast, brightness (in standard deviations) and saturation by up to this.
+        erase: blank a square of this share of the side.
         ema_decay: of the moving average of weights that a training ends with; 0 ends with the last ones. The first
             averages decay faster, so that they do not keep what was drawn at random.
         arithmetic: of the layers; ``auto`` is bf16 on CUDA, else fp32. Weights and losses are always fp32.
@@ -76,6 +81,11 @@ class TrainingConfig:
     divergence: Divergence = "kl"
     projection_from: float = 1.0
     drop_path: float = 0.0
+    flip: bool = False
+    shift: float = 0.0
+    zoom: float = 0.0
+    colour: float = 0.0
+    erase: float = 0.0
     ema_decay: float = 0.0
     arithmetic: Arithmetic = "auto"
     seed: int = 0
@@ -91,7 +101,7 @@ class TrainingConfig:
         for name in ("peak_learning_rate", "gradient_norm"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("distillation", "projection_from"):
+        for name in ("distillation", "projection_from", "shift", "zoom", "colour", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         for name in ("momentum", "label_smoothing", "drop_path", "ema_decay"):
