@@ -8,12 +8,15 @@ arXiv:1907.01845): in every m steps, each of a slot's m operators is updated equ
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from search_spaces.errors import unknown_name
 from search_spaces.space import Genomes, SearchSpace
 
 _STREAM = 1  # keeps these draws apart from others of the same seed
+_PREFERENCE = 6.0  # logarithm of how much more often the largest option is drawn than the smallest, at most
 LARGEST, SMALLEST = 0, 1
 """Rows of the largest and smallest sizes in what `Sandwich.subnets` returns; the rows after them are random."""
 
@@ -29,12 +32,34 @@ class Sandwich:
         space: what to draw from.
         seed: of all draws.
         random_subnets: rows beside the largest and the smallest.
+        balanced: give every random subnet a preference for small or for large sizes, so that cheap and dear ones are
+            trained as often as those in the middle, around which uniform draws crowd.
+        shrinking: kinds of sizes, such as ``kernel``, ``depth`` and ``width``, which are the largest at first and
+            become free one after the other, at equal distances (progressive shrinking, arXiv:1908.09791).
+        steps: of the whole training, which shrinking divides.
+
+    Raises:
+        InputError: the space has no size of a kind that is to shrink.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int, random_subnets: int = 2) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        random_subnets: int = 2,
+        balanced: bool = False,
+        shrinking: Sequence[str] = (),
+        steps: int = 1,
+    ) -> None:
         self.space = space
         self.seed = seed
         self.n_subnets = 2 + random_subnets
+        self._balanced, self._shrinking, self._steps = balanced, tuple(shrinking), steps
+        self._kinds = [gene.name.rpartition(".")[2] if gene.ordinal else "" for gene in space.genes]
+        for kind in shrinking:
+            if kind not in self._kinds:
+                raise unknown_name("kind of size to shrink", kind, sorted(set(self._kinds) - {""}))
         self._operators = [p for p, gene in enumerate(space.genes) if not gene.ordinal]
         parents = {gene.when.gene for gene in space.genes if gene.when is not None}
         self._depths = [p for p, gene in enumerate(space.genes) if gene.ordinal and gene.name in parents]
@@ -52,7 +77,30 @@ class Sandwich:
             for subnet in range(self.n_subnets):
                 permutations = [rng.permutation(options) for _ in range(self.cycle // options)]
                 drawn[:, subnet, gene] = np.concatenate(permutations)
+        if self._balanced:
+            self._prefer(drawn, rng)
         genomes = drawn[position]
         largest = self.space.resize(genomes[[LARGEST]], largest=True)
         smallest = self.space.resize(genomes[[SMALLEST]], largest=False)
-        return np.concatenate([largest, smallest, self.space.canonical(genomes[2:])])
+        return self._held(np.concatenate([largest, smallest, genomes[2:]]), step)
+
+    def _prefer(self, drawn: Genomes, rng: np.random.Generator) -> None:
+        """Draw the sizes of random subnets anew, each subnet with a preference of its own."""
+        shape = drawn[:, 2:, 0].shape
+        free, fixed = rng.uniform(-_PREFERENCE, _PREFERENCE, shape), rng.uniform(-_PREFERENCE, _PREFERENCE, shape[1:])
+        for position, gene in enumerate(self.space.genes):
+            if gene.ordinal and len(gene.options) > 1:
+                depth = position in self._depths
+                rank = np.argsort(np.argsort([float(option) for option in gene.options])) / (len(gene.options) - 1)
+                preference = np.broadcast_to(fixed, shape) if depth else free
+                noise = rng.gumbel(size=(*(shape[1:] if depth else shape), len(gene.options)))
+                drawn[:, 2:, position] = (noise + preference[..., None] * rank).argmax(axis=-1)
+
+    def _held(self, genomes: Genomes, step: int) -> Genomes:
+        """Return genomes with those sizes at their largest that are not free yet."""
+        phase = step * (len(self._shrinking) + 1) // self._steps
+        held = self._shrinking[phase:]
+        for position, kind in enumerate(self._kinds):
+            if kind in held:
+                genomes[:, position] = np.argmax([float(option) for option in self.space.genes[position].options])
+        return self.space.canonical(genomes)

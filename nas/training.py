@@ -75,11 +75,18 @@ def train_supernet(
             return record
     make_folder(directory)
     supernet = channels_last(supernet).to(target)
-    sandwich = Sandwich(space, seed=config.seed, random_subnets=config.random_subnets)
+    sandwich = Sandwich(
+        space,
+        seed=config.seed,
+        random_subnets=config.random_subnets,
+        balanced=config.sampling == "balanced",
+        shrinking=config.shrinking,
+        steps=config.steps,
+    )
     checkpoint = directory / "checkpoint.pt"
     fitted = fit(
         supernet,
-        _SandwichStep(supernet, space, sandwich, config),
+        SandwichStep(supernet, space, sandwich, config),
         data,
         config,
         checkpoint=checkpoint,
@@ -131,7 +138,7 @@ def weights_intact(record: TrainingRecord, directory: Path) -> bool:
     return path.is_file() and sha256_file(path) == record.weights_sha256
 
 
-class _SandwichStep:
+class SandwichStep:
     """Adds up the gradients of all subnets of a step."""
 
     def __init__(self, supernet: Supernet, space: NetworkSpace, sandwich: Sandwich, config: TrainingConfig) -> None:
@@ -141,6 +148,7 @@ class _SandwichStep:
         self._body = [each for name, each in supernet.named_parameters() if not name.startswith(_HEAD)]
 
     def __call__(self, step: int, images: Tensor, labels: Tensor) -> StepOutcome:
+        """Run a step's subnets forwards and backwards; see `Backward`."""
         config = self._config
         largest, *others = self._sandwich.subnets(step)
         # Small subnets have too little to spare for being held back (NASViT, section 3.3).
@@ -151,13 +159,16 @@ class _SandwichStep:
         alone = self._taken_gradients() if project else []
         smallest_loss = smallest_correct = None
         for row, genome in enumerate(others, start=1):
-            logits = self._logits(genome, images)
+            seen = self._part(row, len(labels))
+            if seen.start >= seen.stop:
+                continue
+            logits = self._logits(genome, images[seen])
             # With its labels alone a weak teacher of the first steps would hold the others back.
-            told = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            told = F.cross_entropy(logits, labels[seen], label_smoothing=config.label_smoothing)
             # In-place distillation (arXiv:1903.05134): the step's largest subnet teaches the others.
-            taught = self._distill(logits, teacher.detach())
+            taught = self._distill(logits, teacher[seen].detach())
             loss = config.distillation * taught + (1.0 - config.distillation) * told
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss * ((seen.stop - seen.start) / len(labels))).backward()
             if row == SMALLEST:
                 smallest_loss, smallest_correct = told.detach(), (logits.argmax(dim=1) == labels).float().mean()
         if project:
@@ -173,6 +184,13 @@ class _SandwichStep:
         with forward_precision(self._config, images.device):
             logits: Tensor = self._supernet(images, self._space.lower(genome), drop_path)
         return logits.float()
+
+    def _part(self, row: int, n_images: int) -> slice:
+        """Return which of a step's images a subnet sees: all, unless random subnets share them out."""
+        first, count = row - SMALLEST - 1, self._config.random_subnets
+        if row == SMALLEST or not self._config.split_batch:
+            return slice(0, n_images)
+        return slice(first * n_images // count, (first + 1) * n_images // count)
 
     def _taken_gradients(self) -> list[Tensor | None]:
         """Return the gradients so far, and leave none behind."""

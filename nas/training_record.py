@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
@@ -14,6 +14,7 @@ from search_spaces.documents import decode, document, parse_toml, read_text
 from search_spaces.errors import InputError, unknown_name
 
 Accelerator = Literal["auto", "cpu", "cuda"]
+Sampling = Literal["uniform", "balanced"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "one-cycle"]
 Divergence = Literal["kl", "alpha"]
@@ -38,6 +39,12 @@ class TrainingConfig:
         steps: of the optimiser; each one updates all subnets of a sandwich.
         batch_size: images per step.
         random_subnets: in a sandwich, beside the largest and the smallest.
+        sampling: of the random subnets' sizes: ``uniform``, or ``balanced``, which trains cheap and dear ones as often
+            as those in the middle.
+        shrinking: kinds of sizes that become free one after the other, such as kernel, depth and width; all others are
+            free from the start (progressive shrinking, arXiv:1908.09791).
+        split_batch: share a step's images out among the random subnets, instead of showing all to each (ViT-ResNAS,
+            arXiv:2109.00642): more random subnets at the cost of one.
         optimizer: AdamW, or SGD with Nesterov's momentum.
         momentum: of SGD.
         schedule: ``cosine`` rises linearly to the peak and falls to zero as a cosine; ``one-cycle`` rises and falls as
@@ -68,6 +75,9 @@ class TrainingConfig:
     steps: int = 560
     batch_size: int = 32
     random_subnets: int = 2
+    sampling: Sampling = "uniform"
+    shrinking: tuple[str, ...] = ()
+    split_batch: bool = False
     optimizer: Optimizer = "adamw"
     momentum: float = 0.9
     schedule: Schedule = "cosine"
@@ -91,22 +101,33 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for names, least in (
-            (("steps", "batch_size"), 1),
-            (("random_subnets", "warmup_steps", "head_warmup_steps", "weight_decay", "seed"), 0),
-        ):
+        for allowed, words, names in _RANGES:
             for name in names:
-                if getattr(self, name) < least:
-                    raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("peak_learning_rate", "gradient_norm"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("distillation", "projection_from", "shift", "zoom", "colour", "erase"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
-        for name in ("momentum", "label_smoothing", "drop_path", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+                if not allowed(getattr(self, name)):
+                    raise InputError(f"{name} must be {words}, got {getattr(self, name)}")
+        if len(set(self.shrinking)) < len(self.shrinking):
+            raise InputError(f"shrinking names a kind of size twice: {', '.join(self.shrinking)}")
+
+
+_RANGES: tuple[tuple[Callable[[float], bool], str, tuple[str, ...]], ...] = (
+    (lambda value: value >= 1, "at least 1", ("steps", "batch_size")),
+    (
+        lambda value: value >= 0,
+        "at least 0",
+        ("random_subnets", "warmup_steps", "head_warmup_steps", "weight_decay", "seed"),
+    ),
+    (lambda value: value > 0, "above 0", ("peak_learning_rate", "gradient_norm")),
+    (
+        lambda value: 0 <= value <= 1,
+        "from 0 to 1",
+        ("distillation", "projection_from", "shift", "zoom", "colour", "erase"),
+    ),
+    (
+        lambda value: 0 <= value < 1,
+        "at least 0 and below 1",
+        ("momentum", "label_smoothing", "drop_path", "ema_decay"),
+    ),
+)
 
 
 def training_config(path: Path | None, given: Mapping[str, object]) -> TrainingConfig:

@@ -28,8 +28,9 @@ from nas.files import sha256_file
 from nas.fitting import StepOutcome, fit
 from nas.gradients import without_conflict
 from nas.optimization import averaged, forward_precision, learning_rate, optimizer_of
+from nas.sandwich import Sandwich
 from nas.supernet import DropPath, Supernet
-from nas.training import train_supernet
+from nas.training import SandwichStep, train_supernet
 from nas.training_log import COLUMNS, SmallestSubnetWatch, TrainingLog
 from nas.training_record import TrainingConfig, TrainingRecord, training_config
 from search_spaces.errors import InputError, MachineError
@@ -40,6 +41,10 @@ from tests.source_tree import ROOT
 SPACE = tiny(channels=1, classes=10)
 SHORT = TrainingConfig(steps=3, batch_size=8, warmup_steps=1)
 RICH = {
+    "random_subnets": 3,
+    "sampling": "balanced",
+    "shrinking": ["kernel", "depth"],
+    "split_batch": True,
     "optimizer": "sgd",
     "schedule": "one-cycle",
     "divergence": "alpha",
@@ -94,6 +99,8 @@ def test_settings_come_from_a_file_and_options_come_before_it(tmp_path: Path) ->
         ("learning_rate = 0.1", "unknown training setting 'learning_rate'; did you mean 'peak_learning_rate'"),
         ("steps = 2026-01-01", "no dates"),
         ("[steps]\nmany = 1", "steps: Input should be a valid integer"),
+        ('shrinking = ["depth", "depth"]', "shrinking names a kind of size twice: depth, depth"),
+        ('shrinking = "depth"', "shrinking: Input should be a valid"),
         ("steps = \n", "not valid TOML: .*line 1"),
     ],
 )
@@ -113,7 +120,8 @@ def test_a_file_of_settings_that_is_absent_is_refused(tmp_path: Path) -> None:
 
 def test_every_setting_is_documented_with_its_default() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE)
-    assert [(name, json.loads(value)) for name, value in rows] == list(dataclasses.asdict(TrainingConfig()).items())
+    defaults = json.loads(json.dumps(dataclasses.asdict(TrainingConfig())))
+    assert [(name, json.loads(value)) for name, value in rows] == list(defaults.items())
 
 
 # Losses
@@ -200,6 +208,31 @@ def test_projection_changes_the_training_from_its_step_on(tmp_path: Path) -> Non
     late = train(tmp_path / "late", dataclasses.replace(SHORT, projection_from=2.9 / 3))
     early = train(tmp_path / "early", dataclasses.replace(SHORT, projection_from=0.0))
     assert plain.weights_sha256 == late.weights_sha256 != early.weights_sha256
+
+
+def test_random_subnets_that_share_a_batch_add_up_to_the_loop_over_its_parts() -> None:
+    config = dataclasses.replace(SHORT, random_subnets=3, split_batch=True)
+    data = few_digits()
+    images = torch.from_numpy(data.normalise(data.split("train").images[:8]))
+    labels = torch.from_numpy(data.split("train").labels[:8])
+    sandwich = Sandwich(SPACE, seed=0, random_subnets=3)
+    supernet, again = (Supernet(SPACE, seed=0).train() for _ in range(2))
+    SandwichStep(supernet, SPACE, sandwich, config)(0, images, labels)
+    largest, smallest, *random = (SPACE.lower(genome) for genome in sandwich.subnets(0))
+    teacher = again(images, largest)
+    loss = F.cross_entropy(teacher, labels, label_smoothing=0.1)
+    for spec, part in ((smallest, slice(0, 8)), *zip(random, (slice(0, 2), slice(2, 5), slice(5, 8)), strict=True)):
+        logits = again(images[part], spec)
+        soft = F.cross_entropy(logits, teacher[part].detach().softmax(1))
+        hard = F.cross_entropy(logits, labels[part], label_smoothing=0.1)
+        loss = loss + (0.5 * soft + 0.5 * hard) * (part.stop - part.start) / 8
+    loss.backward()  # type: ignore[no-untyped-call]
+    theirs = dict(again.named_parameters())
+    for name, parameter in supernet.named_parameters():
+        if parameter.grad is None:
+            assert theirs[name].grad is None
+        else:
+            torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-4, atol=1e-6)
 
 
 # Schedule, optimiser, averages, arithmetic

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nas.sandwich import LARGEST, SMALLEST, Sandwich
+from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
 from search_spaces.layout import Head, ImageInput, Layout, Operator, Stage, Stem
 from search_spaces.space import SearchSpace
@@ -151,3 +152,56 @@ def test_a_step_depends_on_seed_and_step_alone(space: SearchSpace) -> None:
     assert (steps(Sandwich(space, seed=5), 30) != forwards).any()
     random_rows = {genomes[2:].tobytes() for genomes in forwards}
     assert len(random_rows) > 20
+
+
+def test_balanced_subnets_are_cheap_and_dear_as_often_as_in_between() -> None:
+    space = tiny(1, 10)
+    shares = []
+    for balanced in (False, True):
+        genomes = steps(Sandwich(space, seed=0, random_subnets=4, balanced=balanced), 300)[:, 2:].reshape(
+            -1, space.n_genes
+        )
+        np.testing.assert_array_equal(space.check(genomes), genomes)
+        macs = np.log([space.lower(genome).macs() for genome in genomes])
+        low, high = (
+            np.log(space.lower(space.resize(genomes[:1], largest=largest)[0]).macs()) for largest in (False, True)
+        )
+        counts = np.histogram(macs, bins=5, range=(min(low, macs.min()), max(high, macs.max())))[0]
+        shares.append(counts / counts.sum())
+    uniform, even = shares
+    assert even.max() < uniform.max()
+    assert even[[0, -1]].min() > 2 * uniform[[0, -1]].min()
+    assert even.max() < 3 * even.min()
+
+
+def test_balanced_draws_are_fair_to_operators_too(space: SearchSpace) -> None:
+    sandwich = Sandwich(space, seed=0, balanced=True)
+    genomes = steps(sandwich, 10 * sandwich.cycle)
+    active = np.stack([space.active(step) for step in genomes])
+    for gene in operators(space):
+        used = genomes[..., gene][active[..., gene]]
+        counts = np.bincount(used, minlength=len(space.genes[gene].options))
+        assert counts.min() == counts.max() > 0, space.genes[gene].name
+
+
+def test_sizes_become_free_one_kind_after_the_other() -> None:
+    space = tiny(1, 10)
+    order = ("kernel", "depth")
+    genomes = steps(Sandwich(space, seed=0, random_subnets=3, shrinking=order, steps=90), 90)
+    free = steps(Sandwich(space, seed=0, random_subnets=3), 90)
+    np.testing.assert_array_equal(genomes[60:], free[60:])
+    for kind, since in zip(order, (30, 60), strict=True):
+        for name, gene in ((each.name, each) for each in space.genes if each.name.endswith(f".{kind}")):
+            position = space.index(name)
+            active = np.stack([space.active(step) for step in genomes])[..., position]
+            drawn = genomes[..., position]
+            largest = int(np.argmax([float(option) for option in gene.options]))
+            assert set(drawn[:since][active[:since]].tolist()) <= {largest}
+            assert len(set(drawn[since:][active[since:]].tolist())) == len(gene.options)
+    widths = genomes[:30, :, space.index("stage1.width")]
+    assert len(set(widths.ravel().tolist())) > 1, "what does not shrink is free from the start"
+
+
+def test_a_kind_of_size_that_the_space_lacks_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown kind of size to shrink 'kernels'; did you mean 'kernel'"):
+        Sandwich(tiny(1, 10), seed=0, shrinking=("kernels",), steps=10)
