@@ -17,13 +17,14 @@ from nas.training_record import TrainingConfig
 _STREAM = 4  # keeps these draws apart from others of the same seed
 
 
-def augmented(images: Tensor, config: TrainingConfig, step: int) -> Tensor:
+def augmented(images: Tensor, config: TrainingConfig, step: int, *, rank: int = 0) -> Tensor:
     """Return a step's images ``float[n, c, h, w]``, normalised before and after, changed as the config says.
 
-    Every image gets draws of its own. What comes in from beyond an edge is a reflection; what is erased is the mean.
+    Every image gets draws of its own, also in another process (`rank`) of the same training. What comes in from beyond
+    an edge is a reflection; what is erased is the mean.
     """
     n = len(images)
-    rng = np.random.default_rng([config.seed, _STREAM, step])
+    rng = np.random.default_rng([config.seed, _STREAM, step, rank])
     # All draws are made, whatever is switched on: one setting more changes nothing about the others.
     mirrored = np.where(rng.random(n) < 0.5 * config.flip, -1.0, 1.0)
     scale = np.exp(config.zoom * rng.uniform(-1.0, 1.0, n))

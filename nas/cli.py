@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -88,14 +89,19 @@ def train(
     settings = training_config(config, {name: value for name, value in given.items() if value is not None})
     target = parse_accelerator(accelerator)
     opened = Run.open(run, space=space, data=data)
+    from nas.distributed import joined
+    from nas.fitting import ignore
+    from nas.optimization import choose_accelerator
     from nas.training import train_supernet
 
-    with opened.lock():
-        with progress_bar("reading images", quiet=as_json) as progress:
+    with joined(choose_accelerator(target)) as ranks, opened.lock() if ranks.first else nullcontext():
+        quiet = as_json or not ranks.first
+        with progress_bar("reading images", quiet=quiet) as progress:
             images = opened.load_data(progress)
-        present.left_out(images, strict=strict)
-        opened.fix()
-        with progress_bar("training", quiet=as_json) as progress:
+        if ranks.first:
+            present.left_out(images, strict=strict)
+            opened.fix()
+        with progress_bar("training", quiet=quiet) as progress:
             record = train_supernet(
                 opened.space,
                 images,
@@ -103,9 +109,12 @@ def train(
                 directory=opened.supernet_dir,
                 accelerator=target,
                 initial=init,
+                ranks=ranks,
                 progress=progress,
-                notice=warn,
+                notice=warn if ranks.first else ignore,
             )
+        if not ranks.first:
+            return
         evaluator = opened.evaluator(images)
         with progress_bar("evaluating", quiet=as_json) as progress:
             summary = evaluator.summary(progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -10,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from nas.augmentation import augmented
 from nas.checkpoint import Checkpoint, Stateful
 from nas.data import ImageData, ImageSplit
+from nas.distributed import ALONE, Ranks
 from nas.optimization import averaged, learning_rate, optimizer_of
 from nas.progress import Progress, no_progress
 from nas.training_log import SmallestSubnetWatch, TrainingLog
@@ -38,11 +41,13 @@ class StepOutcome:
         loss: on the labels, of the network, or of the largest subnet.
         smallest_loss: of the smallest subnet, if there is one.
         smallest_correct: share of the batch that it has right.
+        token: what all processes of a training must agree on: a number that stands for the subnets of the step.
     """
 
     loss: Tensor
     smallest_loss: Tensor | None = None
     smallest_correct: Tensor | None = None
+    token: int = 0
 
 
 Backward = Callable[[int, Tensor, Tensor], StepOutcome]
@@ -75,6 +80,7 @@ def fit(
     checkpoint: Path,
     identity: str,
     log: Path | None = None,
+    ranks: Ranks = ALONE,
     progress: Progress = no_progress,
     notice: Notice = ignore,
 ) -> Fitted:
@@ -92,21 +98,22 @@ def fit(
         checkpoint: file to resume from and to write.
         identity: a text that is equal for trainings that may resume each other.
         log: CSV file that tells of every step (`nas.training_log`).
+        ranks: which of several processes this is; each sees its part of every batch.
         progress: called after each step.
         notice: told of a damaged checkpoint, and of a smallest subnet that does not learn.
 
     Raises:
         InputError: the checkpoint is damaged, or belongs to another training.
-        CheckError: the loss is not finite.
+        CheckError: the loss is not finite, or processes do not agree.
         MachineError: the checkpoint cannot be written, or the memory does not suffice.
     """
-    trainer = _Trainer(module, backward, config)
+    trainer = _Trainer(module, backward, config, ranks)
     state = Checkpoint(checkpoint, identity, trainer.parts())
     target = next(module.parameters()).device
     train = data.split("train")
-    watch = SmallestSubnetWatch(
-        train.labels, batch_size=_batch_size(config, len(train.labels)), warmup_steps=config.warmup_steps
-    )
+    size = _batch_size(config, len(train.labels))
+    part = ranks.part(size)
+    watch = SmallestSubnetWatch(train.labels, batch_size=size, warmup_steps=config.warmup_steps)
     module.train()
     step, seconds = state.load(notice)
     rows = TrainingLog(log, step)
@@ -116,19 +123,23 @@ def fit(
     progress(step, config.steps)
     while step < config.steps:
         with _enough_memory(config):
-            images, labels = _batch(data, train, config, step)
-            images = augmented(images.to(target), config, step)
+            images, labels = _batch(data, train, config, step, part)
+            images = augmented(images.to(target), config, step, rank=ranks.rank)
             row = trainer.step(step, images, labels.to(target))
         rows.add(row | {"step": step, "seconds": time.perf_counter() - started})
         if watch.guesses(step, row["smallest_accuracy"]):
             notice(watch.complaint(step))
         step += 1
-        if step % _CHECKPOINT_EVERY == 0 and step < config.steps and pause.is_over():
-            with pause.timed():
-                rows.write()
-                state.save(step, time.perf_counter() - started)
+        if step % _CHECKPOINT_EVERY == 0 and step < config.steps:
+            ranks.compare(module)
+            if ranks.first and pause.is_over():
+                with pause.timed():
+                    rows.write()
+                    state.save(step, time.perf_counter() - started)
         progress(step, config.steps)
-    rows.write()
+    ranks.compare(module)
+    if ranks.first:
+        rows.write()
     trainer.finish()
     return Fitted(loss=row["loss"] or 0.0, seconds=time.perf_counter() - started)
 
@@ -138,14 +149,18 @@ def images_seen(config: TrainingConfig, data: ImageData) -> int:
     return config.steps * _batch_size(config, len(data.split("train").labels))
 
 
-def _batch(data: ImageData, train: ImageSplit, config: TrainingConfig, step: int) -> tuple[Tensor, Tensor]:
-    """Return a step's images and labels: the training split in a fresh order every epoch."""
+def _batch(data: ImageData, train: ImageSplit, config: TrainingConfig, step: int, part: slice) -> tuple[Tensor, Tensor]:
+    """Return a part of a step's images and labels: the training split in a fresh order every epoch."""
     size = _batch_size(config, len(train.labels))
     epoch, position = divmod(step, max(1, len(train.labels) // size))
-    order = np.random.default_rng([config.seed, _DATA_STREAM, epoch]).permutation(len(train.labels))
-    chosen = order[position * size : (position + 1) * size]
+    chosen = _order(config.seed, epoch, len(train.labels))[position * size : (position + 1) * size][part]
     images = torch.from_numpy(data.normalise(train.images[chosen]))
     return images.to(memory_format=torch.channels_last), torch.from_numpy(train.labels[chosen])
+
+
+@functools.lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, n: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([seed, _DATA_STREAM, epoch]).permutation(n)
 
 
 def _batch_size(config: TrainingConfig, n_images: int) -> int:
@@ -155,8 +170,9 @@ def _batch_size(config: TrainingConfig, n_images: int) -> int:
 class _Trainer:
     """A module with its optimiser and, where asked for, the moving average of its weights."""
 
-    def __init__(self, module: nn.Module, backward: Backward, config: TrainingConfig) -> None:
-        self._module, self._backward, self._config = module, backward, config
+    def __init__(self, module: nn.Module, backward: Backward, config: TrainingConfig, ranks: Ranks) -> None:
+        self._module, self._backward, self._config, self._ranks = module, backward, config, ranks
+        self._parameters = list(module.parameters())
         self._optimizer = optimizer_of(module, config)
         self._average = averaged(module, config.ema_decay) if config.ema_decay else None
 
@@ -172,15 +188,16 @@ class _Trainer:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
         outcome = self._backward(step, images, labels)
-        loss = float(outcome.loss)
-        norm = float(nn.utils.clip_grad_norm_(self._module.parameters(), self._config.gradient_norm))
+        told = [each for each in (outcome.loss, outcome.smallest_loss, outcome.smallest_correct) if each is not None]
+        means = self._ranks.average(self._parameters, told, outcome.token + step)
+        loss, *smallest = (float(each) for each in means)
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise CheckError(f"training diverged at step {step}: loss {loss}; lower the learning rate")
         self._optimizer.step()
         if self._average is not None:
             self._average.update_parameters(self._module)
-        smallest = (outcome.smallest_loss, outcome.smallest_correct)
-        smallest_loss, smallest_accuracy = (None if each is None else float(each) for each in smallest)
+        smallest_loss, smallest_accuracy = smallest or (None, None)
         return {
             "learning_rate": rate,
             "loss": loss,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from nas.checkpoint import remove_checkpoints
 from nas.data import ImageData
 from nas.distillation import DISTILLATION_LOSSES
+from nas.distributed import ALONE, Ranks
 from nas.files import make_folder, sha256_file, write_atomic
 from nas.fitting import Fitted, Notice, StepOutcome, fit, ignore
 from nas.gradients import without_conflict
@@ -26,7 +28,7 @@ from nas.sandwich import SMALLEST, Sandwich
 from nas.supernet import DropPath, Supernet, channels_last
 from nas.training_record import Accelerator, InitialWeights, TrainingConfig, TrainingRecord, find_record
 from search_spaces.documents import pretty_json
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, MachineError
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 
@@ -43,6 +45,7 @@ def train_supernet(
     directory: Path,
     accelerator: Accelerator = "auto",
     initial: Path | None = None,
+    ranks: Ranks = ALONE,
     progress: Progress = no_progress,
     notice: Notice = ignore,
 ) -> TrainingRecord:
@@ -57,6 +60,7 @@ def train_supernet(
         config: how to train.
         directory: where to write.
         accelerator: what to train on.
+        ranks: which of several processes this is (`nas.distributed.joined`); all call this function alike.
         initial: weights to start from, as `take_over` reads them; None draws them at random.
         progress: called after each step.
         notice: told what a user should see, and what does not end the training.
@@ -86,7 +90,7 @@ def train_supernet(
     checkpoint = directory / "checkpoint.pt"
     fitted = fit(
         supernet,
-        SandwichStep(supernet, space, sandwich, config),
+        SandwichStep(supernet, space, sandwich, config, rank=ranks.rank),
         data,
         config,
         checkpoint=checkpoint,
@@ -94,19 +98,25 @@ def train_supernet(
             {"config": config, "space": space.hash, "data": data.content_hash, "initial": _identified(taken_over)}
         ),
         log=directory / LOG_FILE,
+        ranks=ranks,
         progress=progress,
         notice=notice,
     )
-    record = save_supernet(
-        supernet,
-        space,
-        data_hash=data.content_hash,
-        directory=directory,
-        config=config,
-        fitted=fitted,
-        initial=taken_over,
-    )
-    remove_checkpoints(checkpoint)
+    if ranks.first:
+        save_supernet(
+            supernet,
+            space,
+            data_hash=data.content_hash,
+            directory=directory,
+            config=config,
+            fitted=fitted,
+            initial=taken_over,
+        )
+        remove_checkpoints(checkpoint)
+    ranks.wait()
+    record = find_record(directory)
+    if record is None:
+        raise MachineError(f"{directory} is not what the first process has written: all need the same file system")
     return record
 
 
@@ -141,8 +151,11 @@ def weights_intact(record: TrainingRecord, directory: Path) -> bool:
 class SandwichStep:
     """Adds up the gradients of all subnets of a step."""
 
-    def __init__(self, supernet: Supernet, space: NetworkSpace, sandwich: Sandwich, config: TrainingConfig) -> None:
+    def __init__(
+        self, supernet: Supernet, space: NetworkSpace, sandwich: Sandwich, config: TrainingConfig, *, rank: int = 0
+    ) -> None:
         self._supernet, self._space, self._sandwich, self._config = supernet, space, sandwich, config
+        self._rank = rank
         self._distill = DISTILLATION_LOSSES[config.divergence]
         self._parameters = list(supernet.parameters())
         self._body = [each for name, each in supernet.named_parameters() if not name.startswith(_HEAD)]
@@ -150,9 +163,9 @@ class SandwichStep:
     def __call__(self, step: int, images: Tensor, labels: Tensor) -> StepOutcome:
         """Run a step's subnets forwards and backwards; see `Backward`."""
         config = self._config
-        largest, *others = self._sandwich.subnets(step)
+        largest, *others = subnets = self._sandwich.subnets(step)
         # Small subnets have too little to spare for being held back (NASViT, section 3.3).
-        teacher = self._logits(largest, images, _drop_path(config, step))
+        teacher = self._logits(largest, images, _drop_path(config, step, self._rank))
         largest_loss = F.cross_entropy(teacher, labels, label_smoothing=config.label_smoothing)
         largest_loss.backward()  # type: ignore[no-untyped-call]
         project = step >= config.projection_from * config.steps
@@ -178,7 +191,8 @@ class SandwichStep:
         if step < config.head_warmup_steps:
             for parameter in self._body:
                 parameter.grad = None
-        return StepOutcome(largest_loss.detach(), smallest_loss, smallest_correct)
+        token = zlib.crc32(np.ascontiguousarray(subnets).tobytes())
+        return StepOutcome(largest_loss.detach(), smallest_loss, smallest_correct, token)
 
     def _logits(self, genome: Genomes, images: Tensor, drop_path: DropPath | None = None) -> Tensor:
         with forward_precision(self._config, images.device):
@@ -200,11 +214,11 @@ class SandwichStep:
         return gradients
 
 
-def _drop_path(config: TrainingConfig, step: int) -> DropPath | None:
+def _drop_path(config: TrainingConfig, step: int, rank: int) -> DropPath | None:
     """Return which residual blocks of a step are left out, image by image; a function of seed and step."""
     if not config.drop_path:
         return None
-    seed = int(np.random.SeedSequence([config.seed, _DROP_STREAM, step]).generate_state(1)[0])
+    seed = int(np.random.SeedSequence([config.seed, _DROP_STREAM, step, rank]).generate_state(1)[0])
     return DropPath(config.drop_path, torch.Generator().manual_seed(seed))
 
 
