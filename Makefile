@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 NAME_ANOTHER := name a Python >= 3.11: make venv PYTHON=...
 
 # What a disturbed machine makes the tool refuse is measured again, as its message says; no other failure is.
-RERUN := --reruns 2 --only-rerun 'could not be measured repeatably'
+RERUN := --reruns 2 --only-rerun 'could not be measured repeatably' --durations 10
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -42,8 +42,9 @@ test: venv ## Lint, types and the quick tests (under 8 minutes on 2 cores)
 	$(BIN)/pytest -n 2 --dist loadgroup $(RERUN) -m "not slow"
 
 test-slow: venv ## The slow tests; some need a package index
-	@# One at a time: whole tables are measured, which are refused where something else disturbs them.
-	$(BIN)/pytest $(RERUN) -m slow
+	@# Those that measure one at a time: whole tables are refused where something else disturbs them.
+	$(BIN)/pytest -n 2 --dist loadgroup $(RERUN) -m "slow and not device"
+	$(BIN)/pytest $(RERUN) -m "slow and device"
 
 demo: venv ## The main job on the embedded data set: train, build-lut, search, export
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/demo

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from search_spaces.errors import CheckError, InputError
+from search_spaces.errors import CheckError, InputError, MachineError
 
 _TOKENS = 2**14
 """Tokens are below this, so that the sum of a thousand is exact in a float of four bytes."""
@@ -50,6 +50,7 @@ class Ranks:
 
         Raises:
             CheckError: they do not agree.
+            MachineError: one of them is gone.
         """
         if self.world == 1:
             return list(figures)
@@ -59,7 +60,7 @@ class Ranks:
         # Places for all parameters: processes that run other subnets send as much, and so are found out.
         sent = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
         whole = torch.cat([*(each.reshape(-1) for each in sent), told, agreed])
-        dist.all_reduce(whole)
+        _reduce(whole, dist.ReduceOp.SUM)
         # Of tokens that are not all equal, at least one is not the mean; `torchrun` ends the others with this process.
         if float(whole[-1]) != float(agreed) * self.world:
             raise CheckError("the processes of this training do not run the same step; start all with the same command")
@@ -78,8 +79,8 @@ class Ranks:
         with torch.no_grad():
             sums = torch.stack([each.detach().double().sum() for each in module.parameters()])
         least, most = sums.clone(), sums.clone()
-        dist.all_reduce(least, op=dist.ReduceOp.MIN)
-        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        _reduce(least, dist.ReduceOp.MIN)
+        _reduce(most, dist.ReduceOp.MAX)
         if not torch.equal(least, most):
             raise CheckError("the processes of this training have come to different weights; start from the checkpoint")
 
@@ -87,6 +88,16 @@ class Ranks:
         """Return when all processes are here."""
         if self.world > 1:
             dist.barrier()
+
+
+def _reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
+    try:
+        dist.all_reduce(tensor, op=operation)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise MachineError(
+            f"another process of this training is gone; start all again, and they go on ({reason})"
+        ) from None
 
 
 ALONE = Ranks()
@@ -105,7 +116,11 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, world = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    # Processes that are started again meet where killed ones have left their addresses, and would wait for these.
+    name = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    attempt = dist.PrefixStore(name, store)  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=attempt, rank=rank, world_size=world)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:

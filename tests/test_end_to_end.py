@@ -181,6 +181,7 @@ def test_a_folder_of_images_is_trained_on_from_any_working_directory(
 
 
 @pytest.mark.slow
+@pytest.mark.device
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_whole_job_on_a_folder_of_images(tmp_path: Path, channels: int) -> None:
     make_pictures(tmp_path / "pictures", channels=channels)
@@ -200,6 +201,7 @@ def test_the_whole_job_on_a_folder_of_images(tmp_path: Path, channels: int) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.device
 def test_every_command_works_with_no_other_flag(tmp_path: Path) -> None:
     # As in the README, in an empty folder; the promised times are the demo's.
     succeed(nas("train", cwd=tmp_path))

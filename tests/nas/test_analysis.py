@@ -76,6 +76,7 @@ def test_foreign_models_are_analysed_and_keep_to_their_bounds(shared_data: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.device
 def test_quantised_layers_are_held_against_the_rate_of_integers(tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
     inferred = onnx.shape_inference.infer_shapes(two_layers())

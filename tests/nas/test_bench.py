@@ -104,6 +104,7 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.device
 def test_a_lone_file_takes_as_long_as_promised(tmp_path: Path) -> None:
     path = saved(tmp_path / "model.onnx", conv()).path
     start_s = time.monotonic()

@@ -309,6 +309,7 @@ def test_a_table_of_another_exporter_is_refused(copied: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.device
 def test_blocks_that_were_removed_are_exported_again(copied: Path) -> None:
     names = {path.name for path in (copied / "blocks").iterdir()}
     for path in (copied / "blocks").iterdir():

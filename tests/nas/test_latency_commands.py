@@ -156,6 +156,7 @@ def test_what_would_promise_another_files_latency_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.device
 def test_a_measurement_that_was_refused_is_not_taken_up_again(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (copied / "luts" / "cpu.json").read_bytes()
     monkeypatch.setattr(lut, "UNUSABLE_PERCENT", -1.0)

@@ -236,6 +236,7 @@ def assert_blocks_are_what_is_left_of_their_context(lines: list[dict[str, object
 
 
 @pytest.mark.slow
+@pytest.mark.device
 def test_a_build_with_another_seed_takes_nothing_from_a_killed_one(measured_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(measured_run, tmp_path / "run")
     (run / "luts" / "cpu.json").unlink()

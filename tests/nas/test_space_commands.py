@@ -94,6 +94,7 @@ def test_a_run_keeps_the_text_of_its_space(pocket: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.device
 def test_a_space_from_a_file_goes_through_all_stages(pocket: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     succeed(nas("train", "--run", run, "--space", pocket, "--steps", 20, "--batch-size", 32))
