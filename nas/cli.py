@@ -74,9 +74,7 @@ def train(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse images that are damaged, not leave them out.")
     ] = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed of all random draws.", show_default="0")
-    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random draws.  [default: 0]")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the supernet of a run once; goes on where it was stopped."""
