@@ -197,12 +197,12 @@ def train_network(
     accelerator: Accelerator = "auto",
     progress: Progress = no_progress,
 ) -> tuple[Network, Fitted]:
-    """Train one network from scratch by the recipe of the supernet: same loss on labels, optimiser and schedule.
+    """Train one network from scratch: with the supernet's loss on labels, optimiser, schedule and augmentation.
 
     Args:
         spec: the network.
         data: supplies the training split.
-        config: how to train; the number of random subnets does not matter.
+        config: how to train; what it says of subnets, of drop path and of the head alone does not matter.
         checkpoint: file to resume from; the caller deletes it.
         accelerator: what to train on.
         progress: called after each step.
@@ -224,7 +224,7 @@ def train_network(
         return StepOutcome(loss.detach())
 
     identity = pretty_json(
-        {"config": config, "network": [_identified(placed) for placed in spec], "data": data.content_hash}
+        {"settings": config.chosen, "network": [_identified(placed) for placed in spec], "data": data.content_hash}
     )
     fitted = fit(network, backward, data, config, checkpoint=checkpoint, identity=identity, progress=progress)
     return network.cpu().eval(), fitted
@@ -266,7 +266,7 @@ def baseline_folder(
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"seconds must be a positive number, got {seconds}")
     sizes = [[_identified(placed) for placed in rung.spec] for rung in preset.ladder(image_input(data))]
-    asked = [limit_ms, config, seconds, accelerator, data.content_hash]
+    asked = [limit_ms, config.chosen, seconds, accelerator, data.content_hash]
     measured_by = [device.name, device.fingerprint().hash, exporter_name()]
     return f"{preset.name}-{content_hash([sizes, asked, measured_by], 8)}"
 

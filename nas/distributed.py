@@ -87,7 +87,7 @@ class Ranks:
     def wait(self) -> None:
         """Return when all processes are here."""
         if self.world > 1:
-            dist.barrier()
+            _reduce(torch.zeros(1, device="cuda" if dist.get_backend() == "nccl" else "cpu"), dist.ReduceOp.SUM)
 
 
 def _reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
@@ -101,6 +101,7 @@ def _reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
 
 
 ALONE = Ranks()
+_STARTED_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 
 
 @contextlib.contextmanager
@@ -110,12 +111,14 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     Args:
         device: to train on; of several GPUs, each process takes its own.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield ALONE
+    if not all(name in os.environ for name in _STARTED_BY_TORCHRUN) or os.environ["WORLD_SIZE"] == "1":
+        yield ALONE  # schedulers of clusters set some of these names, too
         return
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        own = int(os.environ["LOCAL_RANK"])
+        if own >= torch.cuda.device_count():
+            raise InputError(f"{torch.cuda.device_count()} GPUs here; start at most as many processes per machine")
+        torch.cuda.set_device(own)
     store, rank, world = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
     # Processes that are started again meet where killed ones have left their addresses, and would wait for these.
     name = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def fit(
         CheckError: the loss is not finite, or processes do not agree.
         MachineError: the checkpoint cannot be written, or the memory does not suffice.
     """
-    trainer = _Trainer(module, backward, config, ranks)
+    trainer = _Trainer(module, backward, config, ranks, zlib.crc32(identity.encode()))
     state = Checkpoint(checkpoint, identity, trainer.parts())
     target = next(module.parameters()).device
     train = data.split("train")
@@ -122,10 +123,15 @@ def fit(
     pause = _Pause()
     progress(step, config.steps)
     while step < config.steps:
-        with _enough_memory(config):
-            images, labels = _batch(data, train, config, step, part)
-            images = augmented(images.to(target), config, step, rank=ranks.rank)
-            row = trainer.step(step, images, labels.to(target))
+        try:
+            with _enough_memory(config):
+                images, labels = _batch(data, train, config, step, part)
+                images = augmented(images.to(target), config, step, rank=ranks.rank)
+                row = trainer.step(step, images, labels.to(target))
+        except CheckError:
+            if ranks.first:
+                rows.write()
+            raise
         rows.add(row | {"step": step, "seconds": time.perf_counter() - started})
         if watch.guesses(step, row["smallest_accuracy"]):
             notice(watch.complaint(step))
@@ -149,6 +155,11 @@ def images_seen(config: TrainingConfig, data: ImageData) -> int:
     return config.steps * _batch_size(config, len(data.split("train").labels))
 
 
+def networks_per_image(config: TrainingConfig) -> int:
+    """Return how many subnets of a step see an image."""
+    return 2 + (min(1, config.random_subnets) if config.split_batch else config.random_subnets)
+
+
 def _batch(data: ImageData, train: ImageSplit, config: TrainingConfig, step: int, part: slice) -> tuple[Tensor, Tensor]:
     """Return a part of a step's images and labels: the training split in a fresh order every epoch."""
     size = _batch_size(config, len(train.labels))
@@ -170,8 +181,8 @@ def _batch_size(config: TrainingConfig, n_images: int) -> int:
 class _Trainer:
     """A module with its optimiser and, where asked for, the moving average of its weights."""
 
-    def __init__(self, module: nn.Module, backward: Backward, config: TrainingConfig, ranks: Ranks) -> None:
-        self._module, self._backward, self._config, self._ranks = module, backward, config, ranks
+    def __init__(self, module: nn.Module, backward: Backward, config: TrainingConfig, ranks: Ranks, token: int) -> None:
+        self._module, self._backward, self._config, self._ranks, self._token = module, backward, config, ranks, token
         self._parameters = list(module.parameters())
         self._optimizer = optimizer_of(module, config)
         self._average = averaged(module, config.ema_decay) if config.ema_decay else None
@@ -189,7 +200,9 @@ class _Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         outcome = self._backward(step, images, labels)
         told = [each for each in (outcome.loss, outcome.smallest_loss, outcome.smallest_correct) if each is not None]
-        means = self._ranks.average(self._parameters, told, outcome.token + step)
+        means = self._ranks.average(
+            self._parameters, told, zlib.crc32(f"{self._token} {step} {outcome.token}".encode())
+        )
         loss, *smallest = (float(each) for each in means)
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):

@@ -19,6 +19,7 @@ from search_spaces.language import NetworkSpace
 
 WEIGHTS_FILE = "weights.safetensors"
 _PUBLISHED = (".pth", ".pt", ".bin")
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 
 
 def take_over(supernet: Supernet, space: NetworkSpace, source: Path) -> InitialWeights:
@@ -39,20 +40,25 @@ def take_over(supernet: Supernet, space: NetworkSpace, source: Path) -> InitialW
     else:
         theirs = _stored(path)
     ours = supernet.state_dict()
-    matched = {name: value for name, value in theirs.items() if name in ours and value.shape == ours[name].shape}
+    matched = {
+        name: value.to(ours[name].dtype)
+        for name, value in theirs.items()
+        if name in ours and value.shape == ours[name].shape and value.dtype in _NUMBERS
+    }
     if not any(name in matched for name, _ in supernet.named_parameters()):
         raise InputError(
             f"nothing in {path} fits the space {space.name}: no tensor has a name and shape of its supernet"
         )
-    infinite = [name for name, value in matched.items() if not torch.isfinite(value).all()]
-    if infinite:
-        raise InputError(f"{path}: {infinite[0]} holds values that are not finite")
+    for name, value in matched.items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"{path}: {name} holds values that are not finite in 32 bits")
     supernet.load_state_dict({**ours, **matched})
+    learned = {name for name, _ in supernet.named_parameters()}
     return InitialWeights(
         source=source.resolve().name,
         sha256=sha256_file(path),
         matched=len(matched),
-        drawn=tuple(name for name in ours if name not in matched),
+        drawn=tuple(name for name in ours if name not in matched and name in learned),
         unused=tuple(name for name in theirs if name not in matched),
     )
 
@@ -75,7 +81,7 @@ def _weights_of(source: Path) -> Path:
 def _stored(path: Path) -> Mapping[str, Tensor]:
     try:
         return load_tensors(path.read_bytes())
-    except SafetensorError as error:
-        raise InputError(f"{path} is no file of weights: {str(error).splitlines()[0]}") from None
     except OSError as error:
         raise MachineError(f"cannot read {path}: {error.strerror or error}") from None
+    except (SafetensorError, KeyError, ValueError) as error:  # a type of numbers that torch does not know is a KeyError
+        raise InputError(f"{path} is no file of weights: {str(error).splitlines()[0]}") from None

@@ -44,9 +44,14 @@ def _cosine(start: float, end: float, share: float) -> float:
 
 def forward_precision(config: TrainingConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Return the context in which layers compute as the config says, on a device."""
-    if config.arithmetic == "fp32" or (config.arithmetic == "auto" and device.type != "cuda"):
+    if not computes_in_bf16(config, device):
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+def computes_in_bf16(config: TrainingConfig, device: torch.device) -> bool:
+    """Return what the config's arithmetic means on a device."""
+    return config.arithmetic == "bf16" or (config.arithmetic == "auto" and device.type == "cuda")
 
 
 def optimizer_of(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:

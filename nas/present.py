@@ -108,7 +108,7 @@ def baselines(
     as_json: bool,
 ) -> None:
     """Print hand-made networks beside the best inside the same latency that the last search found, if it found any."""
-    from nas.fitting import images_seen
+    from nas.fitting import images_seen, networks_per_image
 
     seen = images_seen(record.trained, data)
     if as_json:
@@ -153,8 +153,9 @@ def baselines(
         for result in results:
             say(_difference(best, result))
         say(
-            "The searched network has the weights of the supernet, whose training counts in full (not the search), and "
-            f"in which every image trains {2 + record.trained.random_subnets} networks."
+            "The searched network has the weights of the supernet, whose training counts in full (not the search"
+            + (f", nor what {record.initial.source} cost, which it started from" if record.initial else "")
+            + f"), and in which every image trains {networks_per_image(record.trained)} networks."
         )
     else:
         say(f"The last search has no network inside this latency: nas search --budget-ms ...{run_option(run.path)}")

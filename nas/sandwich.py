@@ -56,6 +56,7 @@ class Sandwich:
         self.seed = seed
         self.n_subnets = 2 + random_subnets
         self._balanced, self._shrinking, self._steps = balanced, tuple(shrinking), steps
+        self._sizes = [np.array(gene.options, dtype=float) if gene.ordinal else None for gene in space.genes]
         self._kinds = [gene.name.rpartition(".")[2] if gene.ordinal else "" for gene in space.genes]
         for kind in shrinking:
             if kind not in self._kinds:
@@ -80,27 +81,27 @@ class Sandwich:
         if self._balanced:
             self._prefer(drawn, rng)
         genomes = drawn[position]
-        largest = self.space.resize(genomes[[LARGEST]], largest=True)
-        smallest = self.space.resize(genomes[[SMALLEST]], largest=False)
-        return self._held(np.concatenate([largest, smallest, genomes[2:]]), step)
+        held = self._held(step)
+        for size, sizes in enumerate(self._sizes):
+            if sizes is not None:
+                genomes[LARGEST, size], genomes[SMALLEST, size] = sizes.argmax(), sizes.argmin()
+                if self._kinds[size] in held:
+                    genomes[:, size] = sizes.argmax()
+        # Last, so that operators of slots which a size brings back are those that were drawn.
+        return self.space.canonical(genomes)
 
     def _prefer(self, drawn: Genomes, rng: np.random.Generator) -> None:
         """Draw the sizes of random subnets anew, each subnet with a preference of its own."""
         shape = drawn[:, 2:, 0].shape
         free, fixed = rng.uniform(-_PREFERENCE, _PREFERENCE, shape), rng.uniform(-_PREFERENCE, _PREFERENCE, shape[1:])
-        for position, gene in enumerate(self.space.genes):
-            if gene.ordinal and len(gene.options) > 1:
+        for position, options in enumerate(self._sizes):
+            if options is not None and len(options) > 1:
                 depth = position in self._depths
-                rank = np.argsort(np.argsort([float(option) for option in gene.options])) / (len(gene.options) - 1)
+                rank = np.argsort(np.argsort(options)) / (len(options) - 1)
                 preference = np.broadcast_to(fixed, shape) if depth else free
-                noise = rng.gumbel(size=(*(shape[1:] if depth else shape), len(gene.options)))
+                noise = rng.gumbel(size=(*(shape[1:] if depth else shape), len(options)))
                 drawn[:, 2:, position] = (noise + preference[..., None] * rank).argmax(axis=-1)
 
-    def _held(self, genomes: Genomes, step: int) -> Genomes:
-        """Return genomes with those sizes at their largest that are not free yet."""
-        phase = step * (len(self._shrinking) + 1) // self._steps
-        held = self._shrinking[phase:]
-        for position, kind in enumerate(self._kinds):
-            if kind in held:
-                genomes[:, position] = np.argmax([float(option) for option in self.space.genes[position].options])
-        return self.space.canonical(genomes)
+    def _held(self, step: int) -> tuple[str, ...]:
+        """Return the kinds of sizes that are not free yet."""
+        return self._shrinking[step * (len(self._shrinking) + 1) // self._steps :]

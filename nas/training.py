@@ -22,7 +22,7 @@ from nas.files import make_folder, sha256_file, write_atomic
 from nas.fitting import Fitted, Notice, StepOutcome, fit, ignore
 from nas.gradients import without_conflict
 from nas.initial_weights import WEIGHTS_FILE, take_over
-from nas.optimization import choose_accelerator, forward_precision
+from nas.optimization import choose_accelerator, computes_in_bf16, forward_precision
 from nas.progress import Progress, no_progress
 from nas.sandwich import SMALLEST, Sandwich
 from nas.supernet import DropPath, Supernet, channels_last
@@ -74,7 +74,7 @@ def train_supernet(
     supernet = Supernet(space, seed=config.seed)
     taken_over = None if initial is None else take_over(supernet, space, initial)
     if (record := find_record(directory)) is not None:
-        _check_same(record, config, space, data, taken_over, directory)
+        _check_same(record, config, space, data, taken_over, ranks.world, directory)
         if weights_intact(record, directory):
             return record
     make_folder(directory)
@@ -95,7 +95,14 @@ def train_supernet(
         config,
         checkpoint=checkpoint,
         identity=pretty_json(
-            {"config": config, "space": space.hash, "data": data.content_hash, "initial": _identified(taken_over)}
+            {
+                "settings": config.chosen,
+                "space": space.hash,
+                "data": data.content_hash,
+                "start": _identified(taken_over),
+                "processes": ranks.world,
+                "arithmetic": "bf16" if computes_in_bf16(config, target) else "fp32",
+            }
         ),
         log=directory / LOG_FILE,
         ranks=ranks,
@@ -111,6 +118,7 @@ def train_supernet(
             config=config,
             fitted=fitted,
             initial=taken_over,
+            processes=ranks.world,
         )
         remove_checkpoints(checkpoint)
     ranks.wait()
@@ -173,8 +181,6 @@ class SandwichStep:
         smallest_loss = smallest_correct = None
         for row, genome in enumerate(others, start=1):
             seen = self._part(row, len(labels))
-            if seen.start >= seen.stop:
-                continue
             logits = self._logits(genome, images[seen])
             # With its labels alone a weak teacher of the first steps would hold the others back.
             told = F.cross_entropy(logits, labels[seen], label_smoothing=config.label_smoothing)
@@ -204,6 +210,8 @@ class SandwichStep:
         first, count = row - SMALLEST - 1, self._config.random_subnets
         if row == SMALLEST or not self._config.split_batch:
             return slice(0, n_images)
+        if n_images < 2 * count:
+            raise InputError(f"split_batch needs two images for each of {count} random subnets, a step has {n_images}")
         return slice(first * n_images // count, (first + 1) * n_images // count)
 
     def _taken_gradients(self) -> list[Tensor | None]:
@@ -231,6 +239,7 @@ def save_supernet(
     config: TrainingConfig | None = None,
     fitted: Fitted | None = None,
     initial: InitialWeights | None = None,
+    processes: int = 1,
     imported_from: str = "",
 ) -> TrainingRecord:
     """Write weights, then the record that makes them count."""
@@ -240,6 +249,7 @@ def save_supernet(
     record = TrainingRecord(
         format_version=TrainingRecord.CURRENT_VERSION,
         config=config,
+        processes=processes,
         imported_from=imported_from,
         initial=initial,
         space_hash=space.hash,
@@ -263,6 +273,7 @@ def _check_same(
     space: NetworkSpace,
     data: ImageData,
     initial: InitialWeights | None,
+    processes: int,
     directory: Path,
 ) -> None:
     """Refuse to pass off finished weights as the result of other settings."""
@@ -271,6 +282,7 @@ def _check_same(
     pairs = {"space": (record.space_hash, space.hash), "data": (record.data_hash[:16], data.content_hash[:16])}
     if (record.initial and record.initial.sha256) != (initial and initial.sha256):
         pairs["start"] = (_identified(record.initial), _identified(initial))
+    pairs["processes"] = (str(record.processes), str(processes))
     pairs |= {f.name: (getattr(record.trained, f.name), getattr(config, f.name)) for f in dataclasses.fields(config)}
     differing = [f"{name} {old}, now {new}" for name, (old, new) in pairs.items() if old != new]
     if differing:

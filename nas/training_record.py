@@ -59,8 +59,8 @@ class TrainingConfig:
         divergence: from soft labels: ``kl``, or the adaptive ``alpha`` (AlphaNet, arXiv:2102.07954).
         projection_from: share of the steps after which what the largest subnet's gradient has against the others' is
             taken out of it (NASViT, ICLR 2022); 1 is never.
-        drop_path: chance that the largest subnet leaves its last residual block out; earlier blocks have less, in
-            proportion to where they stand (stochastic depth, arXiv:1603.09382).
+        drop_path: chance that the largest subnet leaves a residual block out, were it the last of its blocks; others
+            have less, in proportion to where they stand (stochastic depth, arXiv:1603.09382).
         flip: mirror half of the images, left to right; not for texts and digits.
         shift: move every image by up to this share of its side.
         zoom: enlarge or shrink every image by up to this logarithm of a factor.
@@ -100,6 +100,15 @@ class TrainingConfig:
     arithmetic: Arithmetic = "auto"
     seed: int = 0
 
+    @property
+    def chosen(self) -> dict[str, object]:
+        """Settings that are not the default: what tells trainings apart, whatever settings later versions add."""
+        return {
+            each.name: getattr(self, each.name)
+            for each in dataclasses.fields(self)
+            if getattr(self, each.name) != each.default
+        }
+
     def __post_init__(self) -> None:
         for allowed, words, names in _RANGES:
             for name in names:
@@ -116,6 +125,7 @@ _RANGES: tuple[tuple[Callable[[float], bool], str, tuple[str, ...]], ...] = (
         "at least 0",
         ("random_subnets", "warmup_steps", "head_warmup_steps", "weight_decay", "seed"),
     ),
+    (lambda value: value < 2**63, "below 2 to the 63rd", ("seed", "steps", "batch_size", "random_subnets")),
     (lambda value: value > 0, "above 0", ("peak_learning_rate", "gradient_norm")),
     (
         lambda value: 0 <= value <= 1,
@@ -148,8 +158,8 @@ def training_config(path: Path | None, given: Mapping[str, object]) -> TrainingC
                 raise InputError(f"{path}: {unknown_name('training setting', name, known)}")
     try:
         text = json.dumps({**settings, **given})
-    except TypeError:
-        raise InputError(f"{path}: training settings are numbers and texts; no dates") from None
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: training settings are texts and numbers of a sensible size; no dates") from None
     return decode(TrainingConfig, text, source=str(path or "training settings"))
 
 
@@ -162,7 +172,7 @@ class InitialWeights:
         source: name of the file, or of the run.
         sha256: of the file of weights.
         matched: how many tensors were taken over.
-        drawn: tensors that stayed as they were drawn: the file lacks them, or has them in another shape.
+        drawn: weights that stayed as they were drawn: the file lacks them, or has them in another shape.
         unused: tensors of the file that have no place here.
     """
 
@@ -180,6 +190,7 @@ class TrainingRecord:
 
     Attributes:
         config: how they were trained; None if they were imported.
+        processes: that they were trained by; each has batch norm see its own part of a batch.
         imported_from: name of the file that they came from; empty if they were trained here.
         initial: what the training started from; None if from weights that are drawn at random.
         space_hash: of the space that they cover.
@@ -194,6 +205,7 @@ class TrainingRecord:
 
     format_version: int
     config: TrainingConfig | None
+    processes: int = 1
     imported_from: str = ""
     initial: InitialWeights | None = None
     space_hash: str

@@ -111,10 +111,13 @@ def _find_source(spec: str) -> tuple[DataSource, str]:
     name, _, argument = spec.partition(":")
     for source in SOURCES:
         known, _, wanted = source.usage.partition(":")
-        if name == known:
+        if name == known and not isinstance(source, FunctionSource):
             if bool(argument) != bool(wanted):
                 raise InputError(f"data {spec!r} should be written {source.usage}")
             return source, argument
     if names_a_function(spec):
         return FunctionSource(), spec
-    raise unknown_name("data", spec, (source.usage for source in SOURCES))
+    unknown = unknown_name("data", spec, (source.usage for source in SOURCES))
+    if argument.isidentifier():
+        raise InputError(f"{unknown}; nor is there a module {name!r}, installed or in the current folder")
+    raise unknown

@@ -27,6 +27,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 _IMAGES, _LABELS = ("x", "images"), ("y", "labels")
 _CLASS_NAMES = "class_names"
 _CHANNELS = (1, 3, 4)
+_MOST_CLASSES = 100_000
 _EXAMPLES = "x_train and y_train, train_images and train_labels, or x and y for a set that is still to be divided"
 
 
@@ -72,9 +73,9 @@ def read_arrays(arrays: Arrays, source: str, *, resolution: int, progress: Progr
     for split, name, raw, given in parts:
         last, _ = _layout(raw, name, source)
         content.update(f"{split} {last.shape} {given.dtype.kind}".encode())
-        content.update(np.ascontiguousarray(last).data)
         content.update(repr(given.tolist()).encode())
         for pixels in last:
+            content.update(np.ascontiguousarray(pixels).data)
             images[done] = _squared(pixels, resolution, described.channels)
             done += 1
             progress(done, len(labels))
@@ -97,6 +98,8 @@ _Part = tuple[SplitName, str, npt.NDArray[Any], npt.NDArray[Any]]
 def _parts(arrays: Arrays, source: str) -> list[_Part]:
     """Return the splits that are given, checked to be images and labels of equal number."""
     names = {name.lower(): name for name in arrays}
+    if len(names) < len(arrays):
+        raise InputError(f"{source} holds arrays whose names differ in capitals alone; keep one of each")
     parts: list[_Part] = []
     for split, images, labels in _pairs(names, source):
         given = arrays[labels]
@@ -154,13 +157,15 @@ def _layout(images: npt.NDArray[Any], name: str, source: str) -> tuple[npt.NDArr
 
 def _classes(parts: list[_Part], arrays: Arrays, source: str) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """Return the names of the classes, and every image's position among them."""
-    named = next((array for name, array in arrays.items() if name.lower() == _CLASS_NAMES), None)
+    named = _named_classes(arrays, source)
     given = [labels for *_, labels in parts]
     if len({labels.dtype.kind == "U" for labels in given}) > 1:
         raise InputError(f"{source} has labels that are texts and labels that are numbers; make them alike")
     present = np.unique(np.concatenate(given))
-    if named is not None and present.dtype.kind != "U":
-        names = tuple(str(each) for each in np.ravel(named))
+    if named is not None and present.dtype.kind == "U":
+        raise InputError(f"{source} has labels that are texts and {_CLASS_NAMES}; keep one of them")
+    if named is not None:
+        names = tuple(named)
         if int(present[0]) < 0 or int(present[-1]) >= len(names):
             raise InputError(
                 f"{source} has labels {present[0]} to {present[-1]}, but names {len(names)} classes, from 0 on"
@@ -176,6 +181,15 @@ def _classes(parts: list[_Part], arrays: Arrays, source: str) -> tuple[tuple[str
         raise InputError(f"{source} has {len(set(names))} classes and needs at least 2, each of its own name")
     positions = np.searchsorted(values, np.concatenate(given))
     return names, positions.astype(np.int64)
+
+
+def _named_classes(arrays: Arrays, source: str) -> list[str] | None:
+    for name, array in arrays.items():
+        if name.lower() == _CLASS_NAMES:
+            if array.ndim != 1 or array.dtype.kind != "U" or len(array) > _MOST_CLASSES:
+                raise InputError(f"{source}: {name} is {_told(array)}, not one text per class")
+            return [str(each) for each in array]
+    return None
 
 
 def _told(array: npt.NDArray[Any]) -> str:

@@ -59,8 +59,8 @@ class FolderSource:
         with strict_pillow():
             for done, file in enumerate(files, start=1):
                 name = file.path.relative_to(root).as_posix()
+                content = _content(file.path)
                 try:
-                    content = file.path.read_bytes()
                     images[len(good)] = decode_square(content, resolution=resolution, channels=channels)
                 except UNREADABLE as error:
                     unreadable.append(f"{name} ({reason(error)})")
@@ -76,6 +76,14 @@ class FolderSource:
             content_hash=content_hash.hexdigest(),
             unreadable=tuple(unreadable),
         )
+
+
+def _content(path: Path) -> bytes:
+    """Return a file's bytes; one that the disk refuses is not damaged, and must not be left out."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MachineError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _list_images(root: Path) -> tuple[tuple[str, ...], list[_File]]:

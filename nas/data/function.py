@@ -19,7 +19,7 @@ from nas.data.arrays import Arrays, describe_arrays, read_arrays
 from nas.data.images import DataDescription
 from nas.data.source import SourceImages
 from nas.progress import Progress
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, ToolError
 
 
 class FunctionSource:
@@ -37,35 +37,35 @@ class FunctionSource:
 
 
 def names_a_function(spec: str) -> bool:
-    """Return whether a text is ``MODULE:FUNCTION`` for a module that can be found."""
+    """Return whether a text is ``MODULE:FUNCTION`` for a module that can be found and is not Python's own."""
     module, _, function = spec.partition(":")
     if not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
         return False
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names or top == "__main__":
+        return False
     with _here_on_the_path():
-        return importlib.util.find_spec(module.partition(".")[0]) is not None
+        return importlib.util.find_spec(top) is not None
 
 
 def _arrays(spec: str) -> Arrays:
+    """Call the function; whatever goes wrong in the user's code becomes one line, with the error as its cause."""
     module_name, _, function_name = spec.partition(":")
-    with _here_on_the_path():
-        try:
+    try:
+        with _here_on_the_path():
             module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise InputError(f"data {spec!r}: there is no module {error.name!r}") from None
-        function = getattr(module, function_name, None)
-        if not callable(function):
-            raise InputError(f"data {spec!r}: {module.__file__} has no function {function_name!r}")
-        try:
-            returned = function()
-        except Exception as error:
-            raise InputError(f"{spec} raised {type(error).__name__}: {_first_line(error)}") from error
-    if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
-        raise InputError(f"{spec} must return a mapping of names to arrays, not {type(returned).__name__}")
-    return {name: np.asarray(array) for name, array in returned.items()}
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")
+            function = getattr(module, function_name, None)
+            returned = function() if callable(function) else None
+        if isinstance(returned, Mapping) and all(isinstance(name, str) for name in returned):
+            return {name: np.asarray(array) for name, array in returned.items()}
+    except ToolError:
+        raise
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), "")
+        raise InputError(f"data {spec!r} raised {type(error).__name__}: {line}") from error
+    if not callable(function):
+        raise InputError(f"data {spec!r}: {getattr(module, '__file__', module_name)} has no function {function_name!r}")
+    raise InputError(f"data {spec!r} must return a mapping of names to arrays, not {type(returned).__name__}")
 
 
 @contextmanager

@@ -70,6 +70,8 @@ def _array(path: Path, *, pixels: bool) -> npt.NDArray[np.uint8]:
             size = math.prod(shape)
             require_memory(size, f"the {path.name}", "divide the file")
             content = file.read(size + 1)
+    except InputError:
+        raise
     except (EOFError, ValueError, zlib.error, struct.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is not a readable IDX file ({error})") from None
     except OSError as error:

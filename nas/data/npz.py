@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,6 @@ from nas.data.images import DataDescription
 from nas.data.source import SourceImages, require_memory
 from nas.progress import Progress
 from search_spaces.errors import InputError
-
-_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError, MemoryError)
 
 
 class NpzSource:
@@ -50,8 +47,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, pixels: bool) -
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(file)
-    if dtype.hasobject:
-        raise ValueError(f"{member.filename} holds Python objects, which are not read")
+    if dtype.hasobject or not dtype.itemsize:
+        raise ValueError(f"{member.filename} holds Python objects or nothing, which is not read")
     # A header may promise any number of elements, for which numpy would make room before it reads the first.
     if int(np.prod(shape, dtype=object)) * dtype.itemsize > member.file_size:
         raise ValueError(f"{member.filename} is shorter than its header says")
@@ -71,6 +68,6 @@ def _explained(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
-    except _DAMAGED as error:
+    except Exception as error:  # noqa: BLE001 - numpy and zipfile document no error types for damaged files
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path} is not a readable .npz file ({reason})") from None

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nas.distributed import ALONE, Ranks
+from nas.distributed import ALONE, Ranks, joined
 from nas.fitting import StepOutcome, fit
 from nas.sandwich import Sandwich
 from nas.supernet import Supernet, channels_last
@@ -150,6 +150,35 @@ def test_a_batch_is_shared_out_equally_or_refused() -> None:
 
 
 # As people start it
+
+
+def with_other_images(ranks: Ranks, directory: Path) -> None:
+    data = dataclasses.replace(few_digits(), content_hash=f"of rank {ranks.rank}")
+    train_supernet(SPACE, data, CONFIG, directory=directory, ranks=ranks)
+
+
+def test_processes_with_other_images_are_found_out(tmp_path: Path) -> None:
+    errors = in_two_processes(with_other_images, tmp_path, tmp_path / "supernet")
+    assert len(errors) == WORLD
+    assert all("do not run the same step" in error for error in errors)
+
+
+def test_a_training_goes_on_with_as_many_processes_as_it_was_begun_with(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=1)
+    assert in_two_processes(train, tmp_path / "two", (tmp_path / "two" / "supernet", config)) == []
+    with pytest.raises(InputError, match=r"other settings \(processes 2, now 1"):
+        train(ALONE, (tmp_path / "two" / "supernet", config))
+
+
+@pytest.mark.parametrize("names", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "many", "RANK": "0"}])
+def test_what_a_scheduler_sets_is_not_taken_for_torchrun(
+    names: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    with joined(torch.device("cpu")) as ranks:
+        assert ranks == ALONE
+
 
 OPTIONS = ("train", "--data", "digits", "--batch-size", "16", "--json")
 

@@ -33,7 +33,7 @@ from nas.supernet import DropPath, Supernet
 from nas.training import SandwichStep, train_supernet
 from nas.training_log import COLUMNS, SmallestSubnetWatch, TrainingLog
 from nas.training_record import TrainingConfig, TrainingRecord, training_config
-from search_spaces.errors import InputError, MachineError
+from search_spaces.errors import CheckError, InputError, MachineError
 from search_spaces.tiny import tiny
 from tests.nas.torch_helpers import few_digits, one_thread, same_state, state_of
 from tests.source_tree import ROOT
@@ -101,6 +101,8 @@ def test_settings_come_from_a_file_and_options_come_before_it(tmp_path: Path) ->
         ("[steps]\nmany = 1", "steps: Input should be a valid integer"),
         ('shrinking = ["depth", "depth"]', "shrinking names a kind of size twice: depth, depth"),
         ('shrinking = "depth"', "shrinking: Input should be a valid"),
+        (f"seed = 0x{'f' * 5000}", "of a sensible size"),
+        (f"seed = {2**65}", "seed"),
         ("steps = \n", "not valid TOML: .*line 1"),
     ],
 )
@@ -204,10 +206,36 @@ def test_parameters_of_one_side_keep_their_gradient() -> None:
 
 
 def test_projection_changes_the_training_from_its_step_on(tmp_path: Path) -> None:
-    plain = train(tmp_path / "plain")
-    late = train(tmp_path / "late", dataclasses.replace(SHORT, projection_from=2.9 / 3))
-    early = train(tmp_path / "early", dataclasses.replace(SHORT, projection_from=0.0))
-    assert plain.weights_sha256 == late.weights_sha256 != early.weights_sha256
+    def gradients(step: int, projection_from: float) -> list[Tensor | None]:
+        config = dataclasses.replace(SHORT, steps=10, projection_from=projection_from)
+        supernet = Supernet(SPACE, seed=0).train()
+        images = torch.randn(8, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+        SandwichStep(supernet, SPACE, Sandwich(SPACE, seed=0), config)(step, images, torch.arange(8))
+        return [each.grad for each in supernet.parameters()]
+
+    def same(one: list[Tensor | None], other: list[Tensor | None]) -> bool:
+        pairs = list(zip(one, other, strict=True))
+        assert all((a is None) == (b is None) for a, b in pairs)
+        return all(a is None or b is None or torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in pairs)
+
+    assert same(gradients(4, 1.0), gradients(4, 0.5))
+    assert not same(gradients(5, 1.0), gradients(5, 0.5))
+
+
+def test_a_part_of_fewer_than_two_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="split_batch needs two images for each of 5 random subnets, a step has 8"):
+        train(tmp_path, dataclasses.replace(SHORT, split_batch=True, random_subnets=5))
+
+
+def test_trainings_are_told_apart_by_settings_that_are_not_the_default() -> None:
+    assert TrainingConfig().chosen == {}
+    assert TrainingConfig(steps=3, shrinking=("depth",)).chosen == {"steps": 3, "shrinking": ("depth",)}
+
+
+def test_the_log_of_a_training_that_diverged_reaches_to_its_end(tmp_path: Path) -> None:
+    with pytest.raises(CheckError, match=r"diverged at step \d+"):
+        train(tmp_path, dataclasses.replace(SHORT, steps=15, peak_learning_rate=1e12, warmup_steps=0))
+    assert rows_of(tmp_path / "training.csv")
 
 
 def test_random_subnets_that_share_a_batch_add_up_to_the_loop_over_its_parts() -> None:
@@ -497,7 +525,7 @@ class Stopped(Exception):  # noqa: N818 - not an error
 @pytest.fixture(scope="module")
 def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingConfig, str]:
     """Settings with everything, and the hash of the weights that an uninterrupted training ends with."""
-    config = training_config(None, {"steps": STEPS, "batch_size": 4, "warmup_steps": 5, **RICH})
+    config = training_config(None, {"steps": STEPS, "batch_size": 6, "warmup_steps": 5, **RICH})
     return config, train(tmp_path_factory.mktemp("rich"), config).weights_sha256
 
 

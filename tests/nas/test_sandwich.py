@@ -202,6 +202,26 @@ def test_sizes_become_free_one_kind_after_the_other() -> None:
     assert len(set(widths.ravel().tolist())) > 1, "what does not shrink is free from the start"
 
 
+@pytest.mark.parametrize("held", [("depth",), ("width", "kernel", "depth")])
+def test_operators_are_fair_while_sizes_are_held(held: tuple[str, ...]) -> None:
+    space = tiny(1, 10)
+    sandwich = Sandwich(space, seed=0, shrinking=held, steps=10**6)
+    genomes = steps(sandwich, 10 * sandwich.cycle)
+    for subnet in range(genomes.shape[1]):
+        rows = genomes[:, subnet]
+        active = space.active(rows)
+        for gene in operators(space):
+            used = rows[active[:, gene], gene]
+            counts = np.bincount(used, minlength=len(space.genes[gene].options))
+            assert counts.min() == counts.max(), (subnet, space.genes[gene].name)
+    for genome in genomes[:, SMALLEST]:
+        for name, option in space.decode(genome).items():
+            options = space.genes[space.index(name)].options
+            if not isinstance(option, str):
+                choose = max if name.rpartition(".")[2] in held else min
+                assert option == choose(float(each) for each in options), name
+
+
 def test_a_kind_of_size_that_the_space_lacks_is_refused() -> None:
     with pytest.raises(InputError, match="unknown kind of size to shrink 'kernels'; did you mean 'kernel'"):
         Sandwich(tiny(1, 10), seed=0, shrinking=("kernels",), steps=10)
