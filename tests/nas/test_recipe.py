@@ -22,8 +22,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.augmentation import augmented
-from nas.distillation import adaptive_alpha_divergence, soft_cross_entropy
 from nas.files import sha256_file
 from nas.fitting import StepOutcome, fit
 from nas.gradients import without_conflict
@@ -124,59 +122,6 @@ def test_every_setting_is_documented_with_its_default() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE)
     defaults = json.loads(json.dumps(dataclasses.asdict(TrainingConfig())))
     assert [(name, json.loads(value)) for name, value in rows] == list(defaults.items())
-
-
-# Losses
-
-logits = st.lists(st.lists(st.floats(-6, 6), min_size=4, max_size=4), min_size=1, max_size=5)
-
-
-def gradient(loss: Tensor, at: Tensor) -> Tensor:
-    (found,) = torch.autograd.grad(loss, at)
-    return found
-
-
-@settings(deadline=None)
-@given(student=logits, seed=st.integers(0, 2**31))
-def test_kl_has_the_gradient_of_the_divergence(student: list[list[float]], seed: int) -> None:
-    at = torch.tensor(student, dtype=torch.float64, requires_grad=True)
-    teacher = torch.randn(at.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    divergence = F.kl_div(at.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
-    torch.testing.assert_close(gradient(soft_cross_entropy(at, teacher), at), gradient(divergence, at))
-
-
-@settings(deadline=None)
-@given(student=logits, seed=st.integers(0, 2**31), scale=st.sampled_from([0.1, 1.0, 4.0]))
-def test_alpha_has_the_gradient_of_the_larger_divergence(student: list[list[float]], seed: int, scale: float) -> None:
-    at = torch.tensor(student, dtype=torch.float64, requires_grad=True)
-    teacher = scale * torch.randn(at.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    found = gradient(adaptive_alpha_divergence(at, teacher), at)
-    p, q = teacher.softmax(1), at.softmax(1)
-    # The definition, image by image; an importance weight above 5 becomes 5, which leaves 5 q of q squared by 2 p.
-    held = (q / p).detach() > 5
-    reverse_terms = torch.where(held, 5.0 * q, 0.5 * q * q / p)
-    compared = (q * ((q / p).clamp(max=5) - 1) / 2).sum(1)
-    forward = (p * (p / q).log()).sum(1)
-    expected = gradient(torch.where(compared > forward, reverse_terms.sum(1), forward).mean(), at)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
-
-
-def test_alpha_punishes_a_student_that_sees_what_the_teacher_does_not() -> None:
-    # A teacher of two answers, a student that is sure of a third: KL hardly tells students apart by the third's size.
-    teacher = torch.tensor([[4.0, 4.0, -4.0, -4.0]])
-    spread = torch.tensor([[3.0, 3.0, 3.0, -4.0]], requires_grad=True)
-    pull = {
-        loss.__name__: float(gradient(loss(spread, teacher), spread)[0, 2])
-        for loss in (soft_cross_entropy, adaptive_alpha_divergence)
-    }
-    assert pull["adaptive_alpha_divergence"] > 1.2 * pull["soft_cross_entropy"] > 0
-
-
-def test_logits_of_the_teacher_get_no_gradient() -> None:
-    student, teacher = (torch.randn(3, 4, requires_grad=True) for _ in range(2))
-    for loss in (soft_cross_entropy, adaptive_alpha_divergence):
-        with pytest.raises(RuntimeError, match="not have been used in the graph"):
-            gradient(loss(student, teacher), teacher)
 
 
 # Gradients
@@ -363,79 +308,6 @@ def test_drop_path_reaches_the_blocks_of_a_supernet() -> None:
     torch.testing.assert_close(plain, almost_none)
     assert not torch.allclose(plain, most)
     assert torch.isfinite(most).all()
-
-
-# Augmentation
-
-
-def pictures(n: int = 6, side: int = 16) -> Tensor:
-    return torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(0))
-
-
-def changed(images: Tensor, step: int = 0, **settings: Any) -> Tensor:
-    return augmented(images, training_config(None, settings), step)
-
-
-def test_nothing_is_changed_unless_it_is_asked_for() -> None:
-    assert torch.equal(changed(pictures()), pictures())
-
-
-def test_half_of_the_images_are_mirrored() -> None:
-    images = pictures(400, side=4)
-    found = changed(images, flip=True)
-    same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(found, images, strict=True)]
-    mirrored = [torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(found, images, strict=True)]
-    assert all(a != b for a, b in zip(same, mirrored, strict=True))
-    assert 150 < sum(mirrored) < 250
-
-
-def test_images_move_and_zoom_within_their_bounds() -> None:
-    # A wide spot in the middle: its centre and its width tell where it went.
-    side = 64
-    at = torch.arange(side) - (side - 1) / 2
-    spot = torch.exp(-(at[:, None] ** 2 + at[None, :] ** 2) / 50).expand(300, 1, side, side)
-    across = torch.arange(side, dtype=torch.float32)
-
-    def measured(images: Tensor) -> tuple[Tensor, Tensor]:
-        profile = images.sum((1, 2)) / images.sum((1, 2, 3))[:, None]
-        centre = (profile * across).sum(1)
-        width = ((profile * (across - centre[:, None]) ** 2).sum(1)).sqrt()
-        return centre - (side - 1) / 2, width / 5
-
-    centre, width = measured(changed(spot, shift=0.1))
-    assert 0.09 * side < float(centre.abs().max()) <= 0.101 * side
-    assert abs(float(centre.mean())) < 1
-    assert torch.allclose(width, torch.ones(300), atol=0.02)
-    centre, width = measured(changed(spot, zoom=0.3))
-    assert float(centre.abs().max()) < 0.1
-    assert 0.73 < float(width.min()) < 0.78
-    assert 1.28 < float(width.max()) < 1.36
-
-
-def test_colours_change_and_grey_stays_grey() -> None:
-    grey = pictures()[:, :1].expand(-1, 3, -1, -1)
-    found = changed(grey, colour=0.5)
-    assert torch.allclose(found, found[:, :1].expand_as(found), atol=1e-6)
-    spread = found.std((1, 2, 3)) / grey.std((1, 2, 3))
-    assert 0.5 <= float(spread.min()) < float(spread.max()) <= 1.5
-
-
-@pytest.mark.parametrize(("share", "blank"), [(0.5, 8 * 8), (0.01, 1), (1.0, 16 * 16)])
-def test_a_square_is_blank(share: float, blank: int) -> None:
-    found = changed(pictures(50), erase=share)
-    gone = (found == 0).all(dim=1)
-    assert gone.sum((1, 2)).tolist() == [blank] * 50
-    if share == 0.5:
-        assert gone.any(0).float().mean() > 0.9, "it is somewhere else every time"
-
-
-def test_draws_are_of_the_step_and_do_not_depend_on_other_settings() -> None:
-    images = pictures()
-    assert torch.equal(changed(images, 3, shift=0.2), changed(images, 3, shift=0.2))
-    assert not torch.equal(changed(images, 3, shift=0.2), changed(images, 4, shift=0.2))
-    assert not torch.equal(changed(images, 3, shift=0.2), changed(images, 3, shift=0.2, seed=1))
-    erased = (changed(images, 3, erase=0.3) == 0).all(dim=1)
-    assert torch.equal(erased, (changed(images, 3, erase=0.3, flip=True, colour=0.1) == 0).all(dim=1))
 
 
 # Log and alarms
