@@ -16,9 +16,9 @@ import typer
 from typer.exceptions import TyperException
 
 from nas import defaults, latency_commands, space_commands
-from nas.options import DataOption, DeviceOption, JsonOption, RunOption, SeedOption, SpaceOption
+from nas.options import DataOption, DeviceOption, JsonOption, MismatchOption, RunOption, SeedOption, SpaceOption
 from nas.progress import progress_bar
-from nas.terminal import command_group
+from nas.terminal import command_group, warn
 from search_spaces.errors import CheckError, InputError, ToolError
 
 app = typer.Typer(
@@ -80,7 +80,6 @@ def train(
     """Train the supernet of a run once; goes on where it was stopped."""
     from nas import present
     from nas.run import Run
-    from nas.terminal import warn
     from nas.training_record import parse_accelerator, training_config
 
     given = {"steps": steps, "batch_size": batch_size, "seed": seed}
@@ -186,6 +185,7 @@ def search(
     compare: Annotated[
         str | None, typer.Option("--compare", metavar="NAME", help="Also run a second strategy at equal cost.")
     ] = None,
+    allow_mismatch: MismatchOption = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -205,7 +205,8 @@ def search(
     table = opened.latency_table(target)
     latency = LatencyPredictor(opened.space, table)
     limit = parse_budget(budget, latency)
-    opened.require_this_machine(target, table)
+    if told := opened.require_this_machine(target, table, allow_mismatch=allow_mismatch):
+        warn(told)
     from nas.subnet_search import SearchSettings, search_subnets, validate_front
 
     settings = SearchSettings(evaluations=evaluations, strategy=strategy, compare=compare, seed=seed)
@@ -236,6 +237,7 @@ def export(
     *,
     pick: Annotated[str, typer.Option("--pick", metavar="best|ID", help="Which network of the last search.")] = "best",
     run: RunOption = defaults.RUN,
+    allow_mismatch: MismatchOption = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -250,7 +252,8 @@ def export(
     candidate = front.pick(pick)
     target = parse_device(front.device)
     require_searchable(target)
-    opened.require_this_machine(target, opened.latency_table(target))
+    if told := opened.require_this_machine(target, opened.latency_table(target), allow_mismatch=allow_mismatch):
+        warn(told)
     from nas.export import export_subnet
 
     with opened.lock(), progress_bar("exporting", quiet=as_json) as progress:
@@ -315,6 +318,7 @@ def baseline_command(
     device: DeviceOption = defaults.DEVICE,
     run: RunOption = defaults.RUN,
     accelerator: Annotated[str, typer.Option("--accelerator", help="What to train on: auto, cpu or cuda.")] = "auto",
+    allow_mismatch: MismatchOption = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -335,7 +339,8 @@ def baseline_command(
     opened = Run.existing(run, first="nas train")
     record = opened.require_supernet()
     table = opened.latency_table(target)
-    opened.require_this_machine(target, table)
+    if told := opened.require_this_machine(target, table, allow_mismatch=allow_mismatch):
+        warn(told)
     front = opened.front() if budget is None or opened.front_path.exists() else None
     if budget is not None:
         limit_ms = parse_budget(budget, LatencyPredictor(opened.space, table)).measured_limit_ms

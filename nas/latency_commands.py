@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas import defaults
-from nas.options import DataOption, DeviceOption, JsonOption, RunOption, SeedOption, SpaceOption
+from nas.options import DataOption, DeviceOption, JsonOption, MismatchOption, RunOption, SeedOption, SpaceOption
 from nas.progress import progress_bar, progress_bars
-from nas.terminal import command_group
+from nas.terminal import command_group, warn
 from search_spaces.errors import CheckError, InputError
 
 if TYPE_CHECKING:
@@ -230,6 +230,7 @@ def check(
     device: DeviceOption = defaults.DEVICE,
     run: RunOption = defaults.RUN,
     networks: Annotated[int, typer.Option("--networks", min=10, help="How many new networks to measure.")] = 100,
+    allow_mismatch: MismatchOption = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -246,7 +247,8 @@ def check(
     target = parse_device(device)
     opened = Run.existing(run, first="nas build-lut")
     table = opened.latency_table(target)
-    opened.require_this_machine(target, table)
+    if told := opened.require_this_machine(target, table, allow_mismatch=allow_mismatch):
+        warn(told)
     latency = LatencyPredictor(opened.space, table)
     # What is left of a killed check is only good for the same check.
     folder = opened.lut_path(target).with_suffix(".check")

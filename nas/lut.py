@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -157,6 +158,7 @@ def table_of(
         space_hash=space.hash,
         statistic=STATISTIC,
         exporter=plan.exporter,
+        tool_version=version("paretonas"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=plan.seed,
         blocks=blocks,

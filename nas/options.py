@@ -17,6 +17,10 @@ SpaceOption = Annotated[
     str | None,
     typer.Option("--space", help=f"Name or TOML file; fixed by a run's first command.  [default: {defaults.SPACE}]"),
 ]
+MismatchOption = Annotated[
+    bool,
+    typer.Option("--allow-mismatch", help="Take a table of other conditions, such as an older kernel, with a warning."),
+]
 DataOption = Annotated[
     str | None,
     typer.Option(

@@ -198,16 +198,21 @@ class Run:
                 f"{exporter_name()}); run `{self._build_lut(parse_device(table.device))}` again"
             )
 
-    def require_this_machine(self, device: Device, table: LatencyTable) -> None:
-        """Raise `InputError`, naming what differs, if a table was measured on another machine or other software."""
+    def require_this_machine(self, device: Device, table: LatencyTable, *, allow_mismatch: bool = False) -> str:
+        """Return a warning, empty if there is none, of a table that was measured on another machine or other software.
+
+        Raises:
+            InputError: it was, and that is not allowed, naming what differs; or its blocks come from another exporter.
+        """
         self.require_this_exporter(table)
         measured_on = decode(Fingerprint, canonical_json(table.fingerprint), source=str(self.lut_path(device)))
         differing = device.fingerprint().differences(measured_on)
-        if differing:
-            raise InputError(
-                f"the table of device {device.name} was measured under other conditions ({', '.join(differing)} "
-                f"differ); run `{self._build_lut(device)}` again here"
-            )
+        if not differing:
+            return ""
+        told = f"the table of device {device.name} was measured under other conditions ({', '.join(differing)} differ)"
+        if not allow_mismatch:
+            raise InputError(f"{told}; run `{self._build_lut(device)}` again here, or take it with --allow-mismatch")
+        return f"{told}; what it predicts was true there"
 
     @property
     def front_path(self) -> Path:

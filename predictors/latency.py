@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from predictors.block_features import BlockTimes
+from predictors.block_features import TIME, BlockTimes
 from predictors.calibration import MOST, CalibratedCost, Calibration
 from predictors.footprint import Size, SizeFit
 from predictors.quality import LatencyError, mape_percent
@@ -116,6 +116,7 @@ class LatencyTable:
         space_hash: the space whose blocks these are.
         statistic: how rounds become one figure; the same for blocks, networks and verification.
         exporter: what made the ONNX blocks; networks must come from the same.
+        tool_version: of this package, which made the table; empty if that was before it was told.
         created: UTC time, ISO 8601.
         seed: of calibration and held-out networks and of the order of measuring.
         sustained: of the calibration networks, by percentile.
@@ -138,6 +139,7 @@ class LatencyTable:
     space_hash: str
     statistic: Literal["lower quartile of steady rounds"]
     exporter: str
+    tool_version: str = ""
     created: str
     seed: int
     blocks: tuple[BlockLatency, ...]
@@ -165,6 +167,8 @@ class LatencyPredictor(CalibratedCost):
                 f"the latency table of device {table.device!r} was measured for space {table.space_hash}, "
                 f"this run's is {space.hash}; run `nas build-lut --device {table.device}`"
             )
+        if not table.calibration.factors.get(TIME, 0.0) > 0.0:
+            raise InputError(f"the table of device {table.device!r} does not count the time of blocks")
         times = block_times(space, table.blocks)
         self._held_out = space.check([network.genes for network in table.held_out])
         super().__init__(space, times, table.calibration, table.precision, table.batch)

@@ -162,12 +162,14 @@ def test_each_device_has_a_table_of_its_own(tmp_path: Path) -> None:
 
 def test_a_table_of_this_machine_is_accepted_and_of_another_is_refused_by_field(copied: Path) -> None:
     run = Run.existing(copied, first="nas train")
-    run.require_this_machine(CPU, run.latency_table(CPU))
+    assert run.require_this_machine(CPU, run.latency_table(CPU)) == ""
     path = run.lut_path(CPU)
     fingerprint = json.loads(path.read_text())["fingerprint"]
     edit(path, fingerprint=fingerprint | {"cpu_model": "another", "onnxruntime": "0.1"})
     with pytest.raises(InputError, match=r"\(cpu_model, onnxruntime differ\); run `nas build-lut --device cpu --run "):
         run.require_this_machine(CPU, run.latency_table(CPU))
+    told = run.require_this_machine(CPU, run.latency_table(CPU), allow_mismatch=True)
+    assert "(cpu_model, onnxruntime differ); what it predicts was true there" in told
 
 
 def test_a_run_is_held_by_one_command_at_a_time(tmp_path: Path) -> None:

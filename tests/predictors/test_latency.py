@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from predictors.additive import AdditiveCost
-from predictors.calibration import Calibration
+from predictors.calibration import Calibration, Waiting
 from predictors.footprint import SizeFit, fit_size
 from predictors.latency import (
     BlockLatency,
@@ -134,6 +134,15 @@ def test_a_table_that_counts_on_an_unknown_feature_is_refused() -> None:
     unknown = dataclasses.replace(PLAIN, factors={"time": 1.0, "colour": 1.0})
     with pytest.raises(InputError, match="'colour'"):
         LatencyPredictor(SPACE, table(calibration=unknown))
+
+
+@pytest.mark.parametrize("factors", [{}, {"constant": 1.0}, {"time": 0.0, "constant": 1.0}, {"time": -1.0}])
+def test_a_table_that_does_not_count_time_is_refused(factors: dict[str, float]) -> None:
+    # Waiting for memory and constants alone may look like latencies.
+    waiting = Waiting(touched_mb=(1.0, 2.0), share=(0.5, 0.5))
+    odd = dataclasses.replace(PLAIN, factors=factors, waiting=waiting)
+    with pytest.raises(InputError, match="does not count the time of blocks"):
+        LatencyPredictor(SPACE, table(calibration=odd))
 
 
 def test_a_table_with_networks_that_the_space_does_not_have_is_refused() -> None:
