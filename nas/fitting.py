@@ -118,7 +118,7 @@ def fit(
     module.train()
     step, seconds = state.load(notice)
     rows = TrainingLog(log, step)
-    row: dict[str, float | None] = {"loss": math.nan}
+    loss = math.nan
     started = time.perf_counter() - seconds
     pause = _Pause()
     progress(step, config.steps)
@@ -127,7 +127,7 @@ def fit(
             with _enough_memory(config):
                 images, labels = _batch(data, train, config, step, part)
                 images = augmented(images.to(target), config, step, rank=ranks.rank)
-                row = trainer.step(step, images, labels.to(target))
+                loss, row = trainer.step(step, images, labels.to(target))
         except CheckError:
             if ranks.first:
                 rows.write()
@@ -147,7 +147,7 @@ def fit(
     if ranks.first:
         rows.write()
     trainer.finish()
-    return Fitted(loss=row["loss"] or 0.0, seconds=time.perf_counter() - started)
+    return Fitted(loss=loss, seconds=time.perf_counter() - started)
 
 
 def images_seen(config: TrainingConfig, data: ImageData) -> int:
@@ -192,8 +192,12 @@ class _Trainer:
         parts: dict[str, Stateful] = {"module": self._module, "optimizer": self._optimizer}
         return parts if self._average is None else {**parts, "average": self._average}
 
-    def step(self, step: int, images: Tensor, labels: Tensor) -> dict[str, float | None]:
-        """Do a step and return the columns of `TrainingLog` that it knows; raises `CheckError` if it diverged."""
+    def step(self, step: int, images: Tensor, labels: Tensor) -> tuple[float, dict[str, float | None]]:
+        """Do a step; return its loss and the columns of `TrainingLog` that it knows.
+
+        Raises:
+            CheckError: it diverged.
+        """
         rate = learning_rate(self._config, step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -211,7 +215,7 @@ class _Trainer:
         if self._average is not None:
             self._average.update_parameters(self._module)
         smallest_loss, smallest_accuracy = smallest or (None, None)
-        return {
+        return loss, {
             "learning_rate": rate,
             "loss": loss,
             "smallest_loss": smallest_loss,

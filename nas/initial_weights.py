@@ -13,11 +13,10 @@ from torch import Tensor
 from nas.files import sha256_file
 from nas.ofa_weights import published_tensors
 from nas.supernet import Supernet
-from nas.training_record import InitialWeights, find_record
+from nas.training_record import WEIGHTS_FILE, InitialWeights, find_record, weights_intact
 from search_spaces.errors import InputError, MachineError
 from search_spaces.language import NetworkSpace
 
-WEIGHTS_FILE = "weights.safetensors"
 _PUBLISHED = (".pth", ".pt", ".bin")
 _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 
@@ -71,10 +70,10 @@ def _weights_of(source: Path) -> Path:
         return source
     folder = source / "supernet" if (source / "supernet").is_dir() else source
     record, path = find_record(folder), folder / WEIGHTS_FILE
-    if record is None or not path.is_file():
+    if record is None:
         raise InputError(f"{source} holds no trained supernet; --init takes a run or a file of weights")
-    if sha256_file(path) != record.weights_sha256:
-        raise InputError(f"{path} is damaged (its hash is not the recorded one)")
+    if not weights_intact(record, folder):
+        raise InputError(f"{path} is missing or damaged (its hash is not the recorded one)")
     return path
 
 

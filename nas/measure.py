@@ -60,7 +60,7 @@ UNSTABLE_PERCENT = 3.0
 
 # What a session was found to take: a multiple of its file, and something; and what share of memory a load may take.
 _SESSION_PER_FILE, _SESSION_BYTES, _MEMORY_SHARE = 2.6, 3e6, 0.8
-_ROUNDS_PER_TURN = 4
+_ROUNDS_PER_TURN = 4  # take about as long as loading the models
 _REPORT_INTERVAL_S = 0.2
 _LOCK_PATIENCE_S = 5.0
 _HEAD = b'{"kind": "start", "format_version": '

@@ -21,12 +21,20 @@ from nas.distributed import ALONE, Ranks
 from nas.files import make_folder, sha256_file, write_atomic
 from nas.fitting import Fitted, Notice, StepOutcome, fit, ignore
 from nas.gradients import without_conflict
-from nas.initial_weights import WEIGHTS_FILE, take_over
+from nas.initial_weights import take_over
 from nas.optimization import choose_accelerator, computes_in_bf16, forward_precision
 from nas.progress import Progress, no_progress
 from nas.sandwich import SMALLEST, Sandwich
 from nas.supernet import DropPath, Supernet, channels_last
-from nas.training_record import Accelerator, InitialWeights, TrainingConfig, TrainingRecord, find_record
+from nas.training_record import (
+    WEIGHTS_FILE,
+    Accelerator,
+    InitialWeights,
+    TrainingConfig,
+    TrainingRecord,
+    find_record,
+    weights_intact,
+)
 from search_spaces.documents import pretty_json
 from search_spaces.errors import InputError, MachineError
 from search_spaces.language import NetworkSpace
@@ -99,7 +107,7 @@ def train_supernet(
                 "settings": config.chosen,
                 "space": space.hash,
                 "data": data.content_hash,
-                "start": _identified(taken_over),
+                "start": taken_over.sha256 if taken_over else "",
                 "processes": ranks.world,
                 "arithmetic": "bf16" if computes_in_bf16(config, target) else "fp32",
             }
@@ -148,12 +156,6 @@ def load_supernet(space: NetworkSpace, directory: Path) -> tuple[Supernet, Train
     except (SafetensorError, RuntimeError) as error:
         raise InputError(f"{path} does not fit the space: {str(error).splitlines()[0]}") from None
     return channels_last(supernet).eval(), record
-
-
-def weights_intact(record: TrainingRecord, directory: Path) -> bool:
-    """Return whether the weights file is there and is the recorded one."""
-    path = directory / WEIGHTS_FILE
-    return path.is_file() and sha256_file(path) == record.weights_sha256
 
 
 class SandwichStep:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
-from nas.files import read_document
+from nas.files import read_document, sha256_file
 from search_spaces.documents import decode, document, parse_toml, read_text
 from search_spaces.errors import InputError, unknown_name
 
@@ -226,6 +226,15 @@ class TrainingRecord:
     def supernet_hash(self) -> str:
         """Short name of the weights in the ledger."""
         return self.weights_sha256[:16]
+
+
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def weights_intact(record: TrainingRecord, directory: Path) -> bool:
+    """Return whether the weights file is there and is the recorded one."""
+    path = directory / WEIGHTS_FILE
+    return path.is_file() and sha256_file(path) == record.weights_sha256
 
 
 def find_record(directory: Path) -> TrainingRecord | None:

@@ -9,6 +9,7 @@ order.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,6 +30,24 @@ _CLASS_NAMES = "class_names"
 _CHANNELS = (1, 3, 4)
 _MOST_CLASSES = 100_000
 _EXAMPLES = "x_train and y_train, train_images and train_labels, or x and y for a set that is still to be divided"
+
+
+class ArraySource(ABC):
+    """What sources have in common whose images come as named arrays; these come in an order of their own."""
+
+    usage: str
+
+    @abstractmethod
+    def arrays(self, argument: str, *, pixels: bool) -> Arrays:
+        """Return the arrays; where pixels are not asked for, images may be empty shells of their shape."""
+
+    def describe(self, argument: str) -> DataDescription:
+        """Return channels and classes."""
+        return describe_arrays(self.arrays(argument, pixels=False), argument)
+
+    def read(self, argument: str, *, resolution: int, seed: int, progress: Progress) -> SourceImages:
+        """Return all images; the same for every seed."""
+        return read_arrays(self.arrays(argument, pixels=True), argument, resolution=resolution, progress=progress)
 
 
 def describe_arrays(arrays: Arrays, source: str) -> DataDescription:

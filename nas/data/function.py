@@ -15,25 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.data.arrays import Arrays, describe_arrays, read_arrays
-from nas.data.images import DataDescription
-from nas.data.source import SourceImages
-from nas.progress import Progress
+from nas.data.arrays import Arrays, ArraySource
 from search_spaces.errors import InputError, ToolError
 
 
-class FunctionSource:
+class FunctionSource(ArraySource):
     """What a function returns; it is called anew by every command."""
 
     usage = "MODULE:FUNCTION"
 
-    def describe(self, argument: str) -> DataDescription:
-        """Return channels and classes of what the function returns."""
-        return describe_arrays(_arrays(argument), argument)
-
-    def read(self, argument: str, *, resolution: int, seed: int, progress: Progress) -> SourceImages:
-        """Return all images in the function's order; the same for every seed."""
-        return read_arrays(_arrays(argument), argument, resolution=resolution, progress=progress)
+    def arrays(self, argument: str, *, pixels: bool) -> Arrays:
+        """Return what the function returns."""
+        return _arrays(argument)
 
 
 def names_a_function(spec: str) -> bool:

@@ -16,10 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nas.data.arrays import Arrays, describe_arrays, read_arrays
-from nas.data.images import DataDescription
-from nas.data.source import SourceImages, require_memory
-from nas.progress import Progress
+from nas.data.arrays import Arrays, ArraySource
+from nas.data.source import require_memory
 from search_spaces.errors import InputError
 
 _NAME = re.compile(r"(?:.*[-_.])?(train|t10k|test)[-_.](images|labels)[-_.]idx[134][-_.]ubyte(?:\.gz)?")
@@ -27,18 +25,14 @@ _BYTES = 0x08
 """The type code of unsigned bytes."""
 
 
-class IdxSource:
+class IdxSource(ArraySource):
     """Images and labels in the format of MNIST; every class is named by its number."""
 
     usage = "idx:DIR"
 
-    def describe(self, argument: str) -> DataDescription:
-        """Return channels and classes; reads the labels, and of images the headers alone."""
-        return describe_arrays(_arrays(argument, pixels=False), argument)
-
-    def read(self, argument: str, *, resolution: int, seed: int, progress: Progress) -> SourceImages:
-        """Return all images in the order of the files; the same for every seed."""
-        return read_arrays(_arrays(argument, pixels=True), argument, resolution=resolution, progress=progress)
+    def arrays(self, argument: str, *, pixels: bool) -> Arrays:
+        """Return the files' arrays; without pixels, the headers alone of images."""
+        return _arrays(argument, pixels=pixels)
 
 
 def _arrays(argument: str, *, pixels: bool) -> Arrays:

@@ -12,25 +12,19 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from nas.data.arrays import Arrays, describe_arrays, read_arrays
-from nas.data.images import DataDescription
-from nas.data.source import SourceImages, require_memory
-from nas.progress import Progress
+from nas.data.arrays import Arrays, ArraySource
+from nas.data.source import require_memory
 from search_spaces.errors import InputError
 
 
-class NpzSource:
+class NpzSource(ArraySource):
     """An archive that ``numpy.savez`` or ``savez_compressed`` has written; nothing in it is executed."""
 
     usage = "npz:FILE"
 
-    def describe(self, argument: str) -> DataDescription:
-        """Return channels and classes; reads the labels, and of images the headers alone."""
-        return describe_arrays(_arrays(argument, pixels=False), argument)
-
-    def read(self, argument: str, *, resolution: int, seed: int, progress: Progress) -> SourceImages:
-        """Return all images in the order of the file; the same for every seed."""
-        return read_arrays(_arrays(argument, pixels=True), argument, resolution=resolution, progress=progress)
+    def arrays(self, argument: str, *, pixels: bool) -> Arrays:
+        """Return the archive's arrays; without pixels, the headers alone of those with more than two axes."""
+        return _arrays(argument, pixels=pixels)
 
 
 def _arrays(argument: str, *, pixels: bool) -> Arrays:

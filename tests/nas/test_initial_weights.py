@@ -137,7 +137,7 @@ def test_nothing_but_the_head_learns_in_its_warm_up(run: Path, tmp_path: Path) -
             ),
             "nothing in .* fits",
         ),
-        (lambda folder, run: damaged(folder, run), "weights.safetensors is damaged"),
+        (lambda folder, run: damaged(folder, run), "weights.safetensors is missing or damaged"),
     ],
 )
 def test_what_cannot_be_started_from_is_refused(make: Any, complaint: str, run: Path, tmp_path: Path) -> None:

@@ -135,14 +135,14 @@ def test_what_is_against_the_others_is_taken_out(large: list[float], others: lis
     h, g = torch.tensor(large, dtype=torch.float64), torch.tensor(others, dtype=torch.float64)
     (found,) = without_conflict([h], [g])
     assert found is not None
-    along = float(h @ g)
+    along, size = float(h @ g), float(g @ g)
     if along >= 0:
         torch.testing.assert_close(found, g + h)
-    elif -along < 2 * float(g @ g) and float(g @ g) > 1e-2:
+    elif -along < 2 * size and size > 1e-2:
         # Only the component of h along -g is gone, so the step helps the others as if h were at a right angle.
-        assert float(found @ g) == pytest.approx(float(g @ g), rel=1e-3)
-    else:
-        torch.testing.assert_close(found, 3 * g + h, rtol=1e-3, atol=1e-3) if float(g @ g) > 1e-2 else None
+        assert float(found @ g) == pytest.approx(size, rel=1e-3)
+    elif size > 1e-2:
+        torch.testing.assert_close(found, 3 * g + h, rtol=1e-3, atol=1e-3)
 
 
 def test_parameters_of_one_side_keep_their_gradient() -> None:
