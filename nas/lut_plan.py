@@ -48,7 +48,6 @@ SUSTAINED_S = 0.1
 """How long calibration networks run back to back, for the percentiles of a table."""
 
 _POOL = 512
-_DEEPEST_OF = 8
 _macs, _params = operator.methodcaller("macs"), operator.methodcaller("params")
 _NETWORKS = 1
 """Blocks are group 0: if they are measured at other times, calibration takes out what is different then. Whole
@@ -179,21 +178,22 @@ def planned_blocks(plan: TablePlan, space: NetworkSpace) -> tuple[BlockSpec, ...
 def calibration_sample(space: NetworkSpace, rng: np.random.Generator) -> Genomes:
     """Return networks to calibrate on, by rising MACs, ``int16[n, n_genes]``.
 
-    A quarter each is at equal distances on the logarithm of MACs and of parameters, both ends included, so that nothing
-    is extrapolated: networks that touch more memory wait for it. A quarter is random, since networks at the ends are
-    more uniform in themselves than those in between; and a quarter are the deepest of many random ones, since most
-    networks of a space have nearly all blocks there can be, and random genes rarely do.
+    Half of them span the space, a quarter each at equal distances on the logarithm of MACs and of parameters, both
+    ends included, so that nothing is extrapolated: networks that touch more memory wait for it. A quarter is at equal
+    MACs among networks as most of a space are, deep and of the kinds of blocks that have most variants, since an error
+    per block or kind adds up in those. The rest has random genes: networks of which each is of many sizes and kinds.
     """
-    macs, params, blocks = (AdditiveCost.of(space, count) for count in (_macs, _params, lambda block: 1.0))
+    macs, params = (AdditiveCost.of(space, count) for count in (_macs, _params))
     share = CALIBRATION_NETWORKS // 4
     chosen = space.sample(0, rng)
-    for cost in (macs, params):
-        pool = _fresh(_spanning(cost, rng), space, chosen)
+    for cost, drawn in (
+        (macs, _spanning(macs, rng)),
+        (params, _spanning(params, rng)),
+        (macs, space.sample_uniform(_POOL, rng)),
+    ):
+        pool = _fresh(drawn, space, chosen)
         chosen = np.concatenate([chosen, pool[evenly_spaced(cost.predict(pool), min(share, len(pool)))]])
-    many = _fresh(space.sample(_DEEPEST_OF * _POOL, rng), space, chosen)
-    deepest = many[np.argsort(-blocks.predict(many), kind="stable")[:share]]
-    chosen = np.concatenate([chosen, deepest])
-    random = _fresh(many, space, deepest)[: CALIBRATION_NETWORKS - len(chosen)]
+    random = _fresh(space.sample(_POOL, rng), space, chosen)[: CALIBRATION_NETWORKS - len(chosen)]
     both = np.concatenate([chosen, random])
     return both[np.argsort(macs.predict(both), kind="stable")]
 

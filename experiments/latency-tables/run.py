@@ -4,7 +4,7 @@
     python experiments/latency-tables/run.py --work DIR ...          # where models are kept between parts
     python experiments/latency-tables/run.py --openvino PYTHON ...   # an interpreter that has onnxruntime-openvino
 
-Needs an idle machine for about three quarters of an hour; set OMP_NUM_THREADS=1 for the speed of one core. A part whose
+Needs an idle machine for about an hour and a half; set OMP_NUM_THREADS=1 for the speed of one core. A part whose
 table is there is left as it is.
 """
 
@@ -52,7 +52,9 @@ from search_spaces.catalogue import find_space  # noqa: E402
 from search_spaces.documents import pretty_json  # noqa: E402
 from search_spaces.language import NetworkSpace  # noqa: E402
 
-CHANNELS, CLASSES, SEED, HELD_OUT = 3, 10, 3, 100
+CHANNELS, CLASSES, HELD_OUT = 3, 10, 100
+SEEDS = (4, 5)
+"""All tables of the promise are built with both, the others with the first."""
 SPACES = ("tiny", "cifar", "mobile")
 DEVICES = ("cpu", "cpu:precision=int8")
 OPENVINO = "kit:target=openvino,provider=openvino"
@@ -72,7 +74,12 @@ class Study:
     openvino: Path | None
 
 
-def build(space_name: str, device_name: str, study: Study) -> tuple[LatencyPredictor, dict[str, object]]:
+def result_name(space_name: str, device_name: str, seed: int) -> str:
+    """Return how the results of a table are named."""
+    return f"{space_name}-{parse_device(device_name).slug}-seed-{seed}"
+
+
+def build(space_name: str, device_name: str, seed: int, study: Study) -> tuple[LatencyPredictor, dict[str, object]]:
     """Build one table, or take it from what the work folder holds of it; also return how long that took.
 
     A device of another interpreter is measured by a kit, as one of another machine would be.
@@ -80,13 +87,13 @@ def build(space_name: str, device_name: str, study: Study) -> tuple[LatencyPredi
     space, device = find_space(space_name, channels=CHANNELS, classes=CLASSES), parse_device(device_name)
     cache = BlockCache(study.work / "blocks", device.batch, device.precision)
     make_folder(cache.directory)
-    say(f"{space_name} on {device_name}: {len(space.blocks)} blocks")
+    say(f"{space_name} on {device_name}, seed {seed}: {len(space.blocks)} blocks")
     started = time.monotonic()
     cache.fill(space.blocks)
     exported = time.monotonic()
     prepared: list[float] = []
-    plan = plan_table(space, device, seed=SEED, held_out=HELD_OUT)
-    work_dir = study.work / space_name / device.slug
+    plan = plan_table(space, device, seed=seed, held_out=HELD_OUT)
+    work_dir = study.work / result_name(space_name, device_name, seed)
     if isinstance(device, KitDevice):
         table = by_kit(plan, space, cache, device, work_dir, study)
         prepared.append(exported)
@@ -125,11 +132,11 @@ def by_kit(
     return table_of(record.plan, space, measured)
 
 
-def measure(space_name: str, device_name: str, study: Study) -> None:
+def measure(space_name: str, device_name: str, seed: int, study: Study) -> None:
     """Build one table, and write its errors, its networks and its blocks."""
-    latency, costs = build(space_name, device_name, study)
+    latency, costs = build(space_name, device_name, seed, study)
     space, table = latency.space, latency.table
-    name = f"{space_name}-{parse_device(device_name).slug}"
+    name = result_name(space_name, device_name, seed)
     genomes = space.check([each.genes for each in table.held_out])
     low, high = latency.interval(genomes)
     macs = AdditiveCost.of(space, lambda block: block.macs())
@@ -166,6 +173,7 @@ def measure(space_name: str, device_name: str, study: Study) -> None:
         {
             "space": space_name,
             "device": device_name,
+            "seed": seed,
             "predictor": predictor,
             **asdict(error),
             "within_5_percent_at_least": error.within_5_percent_at_least,
@@ -181,7 +189,7 @@ def measure(space_name: str, device_name: str, study: Study) -> None:
     measured_with = f"{table.fingerprint['onnxruntime']} {table.fingerprint['provider']}"
     found = provenance(["torch", "onnxscript", "numpy"], onnxruntime=measured_with)
     save_table(RESULTS, found, f"provenance-{name}")
-    print(pd.DataFrame(rows).drop(columns=["space", "device", "networks"]).to_string(index=False), flush=True)
+    print(pd.DataFrame(rows).drop(columns=["space", "device", "seed", "networks"]).to_string(index=False), flush=True)
 
 
 def transfer(study: Study) -> None:
@@ -189,7 +197,7 @@ def transfer(study: Study) -> None:
     rows = []
     for space_name in SPACES:
         devices = (*DEVICES, OPENVINO) if space_name in SMALL_SPACES else DEVICES
-        tables = {name: build(space_name, name, study)[0] for name in devices}
+        tables = {name: build(space_name, name, SEEDS[0], study)[0] for name in devices}
         for source_name, target_name in itertools.permutations(devices, 2):
             source, target = tables[source_name], tables[target_name].table
             pool = source.space.check([each.genes for each in target.calibration_networks])
@@ -231,7 +239,7 @@ def tiling(study: Study) -> None:
         cache = BlockCache(study.work / "blocks")
         make_folder(cache.directory)
         cache.fill(space.blocks)
-        genomes = space.sample(TILED_NETWORKS, np.random.default_rng(SEED))
+        genomes = space.sample(TILED_NETWORKS, np.random.default_rng(SEEDS[0]))
         specs = {f"{space_name}-{number}": space.lower(genome) for number, genome in enumerate(genomes)}
         files = network_models(specs, cache, folder)
         repeated = []
@@ -264,7 +272,7 @@ def speed(study: Study) -> None:
     rows = []
     for name in CATALOGUE:
         space = find_space(name, channels=CHANNELS, classes=CLASSES)
-        rng = np.random.default_rng(SEED)
+        rng = np.random.default_rng(SEEDS[0])
         genomes = space.sample(MILLION, rng)
         fitted = Calibration(
             model="context",
@@ -289,17 +297,17 @@ def draw(study: Study) -> None:
     figure, axes = plt.subplots(len(DEVICES), len(SPACES), figsize=(12, 6), layout="constrained", sharey=True)
     for row, device in zip(axes, DEVICES, strict=True):
         for axis, space in zip(row, SPACES, strict=True):
-            name = f"{space}-{parse_device(device).slug}"
-            networks = pd.read_csv(RESULTS / f"networks-{name}.csv")
-            errors = pd.read_csv(RESULTS / f"errors-{name}.csv").iloc[-1]
-            relative = 100.0 * (networks["predicted_ms"] / networks["measured_ms"] - 1.0)
             axis.axhspan(-5, 5, color="#e8eef4", zorder=0)
             axis.axhline(0, color="#9aa5b1", lw=0.8)
-            axis.plot(networks["measured_ms"], relative, "o", ms=3, color="#0b5fa5")
-            axis.set(ylim=(-16, 16), title=f"{space}, {device}: MAPE {errors['mape_percent']:.2f} %")
-            axis.text(
-                0.02, 0.03, f"noise floor {errors['noise_floor_percent']:.2f} %", transform=axis.transAxes, fontsize=9
-            )
+            for seed, colour in zip(SEEDS, ("#0b5fa5", "#d9822b"), strict=True):
+                name = result_name(space, device, seed)
+                networks = pd.read_csv(RESULTS / f"networks-{name}.csv")
+                error = pd.read_csv(RESULTS / f"errors-{name}.csv").iloc[-1]
+                relative = 100.0 * (networks["predicted_ms"] / networks["measured_ms"] - 1.0)
+                label = f"seed {seed}: {error['mape_percent']:.2f} %, floor {error['noise_floor_percent']:.2f} %"
+                axis.plot(networks["measured_ms"], relative, "o", ms=3, color=colour, label=label)
+            axis.set(ylim=(-16, 16), title=f"{space}, {device}")
+            axis.legend(loc="lower left", fontsize=8, handletextpad=0.1)
         row[0].set_ylabel("predicted against measured, %")
     for axis in axes[-1]:
         axis.set_xlabel("measured latency, ms")
@@ -307,14 +315,14 @@ def draw(study: Study) -> None:
     plt.close(figure)
 
 
+TABLES = [(space, device, seed) for seed in SEEDS for device in DEVICES for space in SPACES]
+TABLES += [(space, device, SEEDS[0]) for device in REPORTED for space in SMALL_SPACES]
 PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
-    f"{space}/{device}": (
-        f"provenance-{space}-{parse_device(device).slug}.csv",
-        functools.partial(measure, space, device),
+    f"{space}/{device}/{seed}": (
+        f"provenance-{result_name(space, device, seed)}.csv",
+        functools.partial(measure, space, device, seed),
     )
-    for spaces, devices in ((SPACES, DEVICES), (SMALL_SPACES, REPORTED))
-    for device in devices
-    for space in spaces
+    for space, device, seed in TABLES
 } | {
     "transfer": ("transfer.csv", transfer),
     "tiling": ("tiling.csv", tiling),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from nas.devices import LocalDevice
@@ -122,6 +123,24 @@ def test_calibration_networks_span_the_space(space: NetworkSpace, figure: str, s
     # Evenly on the scale of factors: no gap of more than a few times that of the networks that are there for it.
     steps = np.diff(np.log(size))
     assert steps.max() < 4 * steps.sum() / (CALIBRATION_NETWORKS // 4 - 1)
+
+
+def test_many_calibration_networks_are_of_the_kinds_of_blocks_that_most_networks_have() -> None:
+    space = find_space("mobile", channels=3, classes=10)
+    families = sorted({block.family for block in space.blocks})
+    of_family = [np.array([float(block.family == family) for block in space.blocks]) for family in families]
+    costs = [AdditiveCost(space, values) for values in of_family]
+
+    def counts(genomes: Genomes) -> npt.NDArray[np.float64]:
+        return np.column_stack([cost.predict(genomes) for cost in costs])
+
+    most = counts(space.sample_uniform(4000, np.random.default_rng(0)))
+    off = np.abs(most - most.mean(axis=0))
+    bound = np.quantile((off / (most.std(axis=0) + 1.0)).max(axis=1), 0.95)
+    for seed in range(3):
+        there = np.abs(counts(calibration_sample(space, np.random.default_rng(seed))) - most.mean(axis=0))
+        usual = (there / (most.std(axis=0) + 1.0)).max(axis=1) <= bound
+        assert usual.sum() >= CALIBRATION_NETWORKS // 3
 
 
 def test_samples_of_one_seed_are_equal_and_of_two_seeds_are_not(space: NetworkSpace) -> None:
