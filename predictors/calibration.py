@@ -34,15 +34,15 @@ from predictors.block_features import (
     by_side,
     feature,
 )
+from predictors.neighbours import NeighbourCost, by_neighbours, is_passed
 from search_spaces.documents import document
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
-from search_spaces.spec import BlockSpec
 
 Values = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 CalibrationModel = Literal[
-    "scale", "affine", "context", "layers", "families", "resolutions", "inputs", "all", "transfer"
+    "scale", "affine", "context", "layers", "families", "resolutions", "inputs", "neighbours", "all", "transfer"
 ]
 
 _MODELS: tuple[CalibrationModel, ...] = (
@@ -53,6 +53,7 @@ _MODELS: tuple[CalibrationModel, ...] = (
     "families",
     "resolutions",
     "inputs",
+    "neighbours",
     "all",
 )
 _STRENGTHS = (0.01, 0.03)
@@ -108,8 +109,8 @@ class Calibration:
             `predictors.transfer`.
         strength: of its ridge; of a transfer the relative noise of networks.
         waiting: for memory; None where no network waits.
-        factors: by feature of `predictors.block_features`: what it counts for, in ms; that of ``wait`` counts for the
-            share that `waiting` tells, and is 1 if left out.
+        factors: by feature of `predictors.block_features` or `predictors.neighbours`: what it counts for, in ms; that
+            of ``wait`` counts for the share that `waiting` tells, and is 1 if left out.
         cross_validated_mape_percent: error of every explanation on networks left out of its fit; in which steps
             `waiting` rises was chosen on all networks.
     """
@@ -122,7 +123,7 @@ class Calibration:
 
 
 class CalibratedCost:
-    """Latency in ms: a sum over blocks, and what they wait for memory.
+    """Latency in ms: a sum over blocks, what they wait for memory, and what they pass to blocks of other kinds.
 
     Args:
         space: what the genomes mean.
@@ -141,6 +142,7 @@ class CalibratedCost:
     ) -> None:
         factors = dict(calibration.factors)
         constant, price = factors.pop(CONSTANT, 0.0), factors.pop(WAIT, 1.0)
+        passed = {name: factors.pop(name) for name in calibration.factors if is_passed(name)}
 
         def total(names: Mapping[str, float]) -> Values:
             parts = [factor * feature(name, space.blocks, times, precision, batch) for name, factor in names.items()]
@@ -152,11 +154,14 @@ class CalibratedCost:
         least = self._waiting.share[0] if self._waiting else 0.0
         self._wait = AdditiveCost(space, total({WAIT: price}))
         self._hot = AdditiveCost(space, total(factors), constant)
+        self._passed = NeighbourCost(space, passed) if passed else None
         self.block_values: Values = self._hot.block_values + least * self._wait.block_values
 
     def predict(self, genomes: Genomes) -> Values:
         """Return the latency of canonical genomes ``int16[n, n_genes]``, ``float64[n]``."""
         hot = self._hot.predict(genomes)
+        if self._passed is not None:
+            hot += self._passed.predict(genomes)
         if self._waiting is None:
             return hot
         waiting: Values = self._wait.predict(genomes) * self._waiting.at(self._touched.predict(genomes))
@@ -165,14 +170,14 @@ class CalibratedCost:
     def cheapest(self) -> tuple[float, Genomes]:
         """Return the lowest latency of the space and a genome ``int16[n_genes]`` that has it.
 
-        Exact without `Calibration.waiting`; else that of a network that no change of one gene makes faster.
+        Exact where only blocks count, one by one; else that of a network that no change of one gene makes faster.
         """
         return self._cheapest
 
     def dearest(self) -> tuple[float, Genomes]:
         """Return the highest latency of the space and a genome ``int16[n_genes]`` that has it.
 
-        Exact without `Calibration.waiting`; else that of a network that no change of one gene makes slower.
+        Exact where only blocks count, one by one; else that of a network that no change of one gene makes slower.
         """
         return self._dearest
 
@@ -231,7 +236,7 @@ def calibrate(
         precision: in which the blocks' weights and activations are counted.
         batch: images at a time.
     """
-    names = {model: _features_of(model, space.blocks) for model in _MODELS}
+    names = {model: _features_of(model, space) for model in _MODELS}
     wanted = sorted({WAIT, TOUCHED, *(name for each in names.values() for name in each)})
     sums = dict(zip(wanted, feature_sums(wanted, space, times, genomes, precision, batch).T, strict=True))
     ends_mb = np.unique(np.geomspace(sums[TOUCHED].min(), sums[TOUCHED].max(), _STEPS + 1))
@@ -270,18 +275,20 @@ def feature_sums(
     Raises:
         InputError: there is no such feature.
     """
-    columns = [
-        np.ones(len(genomes))
-        if name == CONSTANT
-        else AdditiveCost(space, feature(name, space.blocks, times, precision, batch)).predict(genomes)
-        for name in names
-    ]
-    return np.stack(columns, axis=1)
+
+    def total(name: str) -> Values:
+        if name == CONSTANT:
+            return np.ones(len(genomes))
+        if is_passed(name):
+            return NeighbourCost(space, {name: 1.0}).predict(genomes)
+        return AdditiveCost(space, feature(name, space.blocks, times, precision, batch)).predict(genomes)
+
+    return np.stack([total(name) for name in names], axis=1)
 
 
-def _features_of(model: CalibrationModel, blocks: Sequence[BlockSpec]) -> list[str]:
-    kinds = [*CONTEXT, *LAYERS]
-    families, sides, sizes = by_family(blocks), by_side(blocks), by_image_size(blocks)
+def _features_of(model: CalibrationModel, space: NetworkSpace) -> list[str]:
+    blocks, kinds = space.blocks, [*CONTEXT, *LAYERS]
+    families, sides, sizes, neighbours = by_family(blocks), by_side(blocks), by_image_size(blocks), by_neighbours(space)
     corrections: Mapping[CalibrationModel, list[str]] = {
         "scale": [],
         "affine": [CONSTANT],
@@ -290,7 +297,8 @@ def _features_of(model: CalibrationModel, blocks: Sequence[BlockSpec]) -> list[s
         "families": [*kinds, *families],
         "resolutions": [*kinds, *sides],
         "inputs": [*kinds, *families, *sizes],
-        "all": [*kinds, *families, *sides, *sizes],
+        "neighbours": [*kinds, *families, *neighbours],
+        "all": [*kinds, *families, *sides, *sizes, *neighbours],
     }
     return [TIME, *corrections[model]]
 

@@ -46,6 +46,7 @@ from predictors.additive import AdditiveCost  # noqa: E402
 from predictors.block_features import BlockTimes  # noqa: E402
 from predictors.calibration import CalibratedCost, Calibration, Waiting  # noqa: E402
 from predictors.latency import LatencyPredictor, LatencyTable, block_times, truth_ms  # noqa: E402
+from predictors.neighbours import by_neighbours  # noqa: E402
 from predictors.transfer import fit_transfer, informative  # noqa: E402
 from search_spaces.catalogue import SPACES as CATALOGUE  # noqa: E402
 from search_spaces.catalogue import find_space  # noqa: E402
@@ -53,7 +54,7 @@ from search_spaces.documents import pretty_json  # noqa: E402
 from search_spaces.language import NetworkSpace  # noqa: E402
 
 CHANNELS, CLASSES, HELD_OUT = 3, 10, 100
-SEEDS = (4, 5)
+SEEDS = (5, 6)
 """All tables of the promise are built with both, the others with the first."""
 SPACES = ("tiny", "cifar", "mobile")
 DEVICES = ("cpu", "cpu:precision=int8")
@@ -267,7 +268,7 @@ def tiling(study: Study) -> None:
 
 
 def speed(study: Study) -> None:
-    """Time predictions of a million networks of every named space, with a price for memory, on one core."""
+    """Time predictions of a million networks of every named space, with waiting for memory and prices of neighbours, on one core."""
     del study
     rows = []
     for name in CATALOGUE:
@@ -275,11 +276,11 @@ def speed(study: Study) -> None:
         rng = np.random.default_rng(SEEDS[0])
         genomes = space.sample(MILLION, rng)
         fitted = Calibration(
-            model="context",
+            model="neighbours",
             strength=0.0,
             waiting=Waiting(touched_mb=(1.0, 10.0), share=(0.0, 1.0)),
-            factors={"time": 1.0, "constant": 0.1},
-            cross_validated_mape_percent={"context": 0.0},
+            factors={"time": 1.0, "constant": 0.1} | dict.fromkeys(by_neighbours(space), 0.01),
+            cross_validated_mape_percent={"neighbours": 0.0},
         )
         hot_ms = rng.uniform(0.01, 0.1, len(space.blocks))
         cost = CalibratedCost(space, BlockTimes(hot_ms, 1.5 * hot_ms), fitted, "fp32")
