@@ -268,7 +268,7 @@ def tiling(study: Study) -> None:
 
 
 def speed(study: Study) -> None:
-    """Time predictions of a million networks of every named space, with waiting for memory and prices of neighbours, on one core."""
+    """Time predictions of a million networks of every named space, with all that a table may count, on one core."""
     del study
     rows = []
     for name in CATALOGUE:
