@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import subprocess
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ import pandas as pd
 from nas.devices import parse_device
 from nas.files import make_folder, write_atomic
 
+Rows = list[dict[str, Any]]
 Study = TypeVar("Study")
 Parts = Mapping[str, tuple[str, Callable[[Study], None]]]
 """From the name of a part to the last file that it writes and what makes it."""
@@ -52,6 +54,25 @@ def save_table(results: Path, frame: pd.DataFrame, name: str) -> None:
     """Write a table of results."""
     make_folder(results)
     write_atomic(results / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
+
+
+def kept_rows(folder: Path, name: str, make: Callable[[], Rows]) -> Rows:
+    """Return some rows, made on the first call and kept in a folder for a study that is started again."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        say(name)
+        make_folder(path.parent)
+        write_atomic(path, json.dumps(make(), allow_nan=False))
+    rows: Rows = json.loads(path.read_text())
+    return rows
+
+
+def nas(*arguments: object) -> dict[str, Any]:
+    """Run a command as a user would, in a process of its own, and return its JSON."""
+    command = [sys.executable, "-m", "nas", *map(str, arguments), "--json"]
+    say(" ".join(command[2:]))
+    value: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return value
 
 
 def draws(n: int, seed: int = 0) -> npt.NDArray[np.int64]:

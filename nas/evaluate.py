@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor
 
 from nas.data import ImageData, SplitName
+from nas.evaluation_pool import EvaluationPool
 from nas.ledger import Ledger
 from nas.progress import Progress, no_progress
 from nas.sandwich import LARGEST, SMALLEST, Sandwich
 from nas.supernet import Network, Supernet, channels_last, extract, recalibrate
-from search_spaces.errors import CheckError
+from search_spaces.errors import CheckError, MachineError
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
@@ -49,18 +51,28 @@ class SubnetEvaluator:
         supernet_hash: identifies the weights in the ledger.
         data: supplies the calibration images (of the training split) and the split to count on.
         ledger: where values are kept and looked up.
+        workers: processes that evaluate; 1 is this one alone.
     """
 
     def __init__(
-        self, space: NetworkSpace, supernet: Supernet, supernet_hash: str, data: ImageData, ledger: Ledger
+        self,
+        space: NetworkSpace,
+        supernet: Supernet,
+        supernet_hash: str,
+        data: ImageData,
+        ledger: Ledger,
+        *,
+        workers: int = 1,
     ) -> None:
         self.space = space
         self.supernet = supernet
         self.supernet_hash = supernet_hash
         self.data = data
         self.ledger = ledger
+        self._workers = workers
         self._calibration = _calibration_batches(data)
-        self._splits: dict[SplitName, tuple[Tensor, Tensor]] = {}
+        self._judges: dict[SplitName, _Judge] = {}
+        self._pools: dict[SplitName, EvaluationPool] = {}
         self._known: dict[SplitName, dict[tuple[int, ...], float]] = {}
 
     @property
@@ -88,27 +100,43 @@ class SubnetEvaluator:
 
         Raises:
             CheckError: a network's logits are not finite.
+            MachineError: a worker process was killed.
         """
         if split not in self._known:
             self._known[split] = self.known(split)
         known = self._known[split]
-        values: list[float] = []
-        for done, genome in enumerate(genomes, start=1):
-            genes = tuple(int(gene) for gene in genome)
-            if genes not in known:
-                network = self.calibrated(self.space.lower(genome))
-                value = accuracy(network, *self._images(split))
-                self.ledger.record(self.ledger_name(split), self.space.hash, genes, value)
-                known[genes] = value
-            values.append(known[genes])
-            progress(done, len(genomes))
-        return np.array(values, dtype=np.float64)
+        asked = [tuple(int(gene) for gene in genome) for genome in genomes]
+        times = Counter(genes for genes in asked if genes not in known)
+        missing, done = list(times), len(asked) - times.total()
+        progress(done, len(asked))
+        # Each is kept as soon as it is there, so that nothing of a search that is killed is lost.
+        for number, value in self._accuracies(missing, split):
+            self.ledger.record(self.ledger_name(split), self.space.hash, missing[number], value)
+            known[missing[number]] = value
+            done += times[missing[number]]
+            progress(done, len(asked))
+        return np.array([known[genes] for genes in asked], dtype=np.float64)
 
-    def _images(self, split: SplitName) -> tuple[Tensor, Tensor]:
-        """Return a split as tensors; a search evaluates one network at a time, and none of them needs it anew."""
-        if split not in self._splits:
-            self._splits[split] = _as_tensors(self.data, split)
-        return self._splits[split]
+    def close(self) -> None:
+        """End the worker processes, if there are any; the next networks start them again."""
+        while self._pools:
+            self._pools.popitem()[1].close()
+
+    def _accuracies(self, genomes: list[tuple[int, ...]], split: SplitName) -> Iterator[tuple[int, float]]:
+        """Yield numbers and accuracies of networks; images are made once, since a search asks for one at a time."""
+        networks = [self.space.lower(np.array(genes, dtype=np.int16)) for genes in genomes]
+        if split not in self._judges:
+            self._judges[split] = _Judge(self.supernet, self._calibration, *_as_tensors(self.data, split))
+        if min(self._workers, len(networks)) > 1:
+            if split not in self._pools:
+                self._pools[split] = EvaluationPool(self._judges[split], self._workers)
+            try:
+                yield from self._pools[split].figures(networks)
+            except MachineError:
+                self.close()  # what is left of a pool is of no use
+                raise
+        else:
+            yield from enumerate(map(self._judges[split], networks))
 
     def summary(self, *, progress: Progress = no_progress) -> AccuracySummary:
         """Return mean search-validation accuracies of large, small and random subnets, every operator in turn."""
@@ -124,15 +152,32 @@ class SubnetEvaluator:
 
     def calibrated(self, spec: NetworkSpec) -> Network:
         """Return the extracted subnet with batch norm recalibrated for it."""
-        network = channels_last(extract(self.supernet, spec))
-        recalibrate(network, self._calibration, network)
-        return network
+        return _calibrated(self.supernet, spec, self._calibration)
 
     def calibrated_supernet(self, spec: NetworkSpec) -> Supernet:
         """Return a copy of the supernet with batch norm recalibrated for one subnet, to compare outputs with."""
         supernet = copy.deepcopy(self.supernet)
         recalibrate(supernet, self._calibration, lambda images: supernet(images, spec))
         return supernet
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Counts how many images of a split a subnet has right; all it needs can be sent to another process."""
+
+    supernet: Supernet
+    calibration: list[Tensor]
+    images: Tensor
+    labels: Tensor
+
+    def __call__(self, spec: NetworkSpec) -> float:
+        return accuracy(_calibrated(self.supernet, spec, self.calibration), self.images, self.labels)
+
+
+def _calibrated(supernet: Supernet, spec: NetworkSpec, calibration: list[Tensor]) -> Network:
+    network = channels_last(extract(supernet, spec))
+    recalibrate(network, calibration, network)
+    return network
 
 
 def standalone_accuracy(network: Network, data: ImageData, split: SplitName) -> float:

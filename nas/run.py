@@ -148,7 +148,7 @@ class Run:
             raise InputError(f"{self.path} has no trained supernet; run `nas train{run_option(self.path)}` first")
         return record
 
-    def evaluator(self, data: ImageData | None = None) -> SubnetEvaluator:
+    def evaluator(self, data: ImageData | None = None, *, workers: int = 1) -> SubnetEvaluator:
         """Return what evaluates the run's subnets; loads torch, the supernet, and the images if they are not given."""
         from nas.evaluate import SubnetEvaluator
         from nas.training import load_supernet
@@ -156,7 +156,7 @@ class Run:
         supernet, record = load_supernet(self.space, self.supernet_dir)
         data = data or self.load_data()
         require_same_images(data, record)
-        return SubnetEvaluator(self.space, supernet, record.supernet_hash, data, self.ledger)
+        return SubnetEvaluator(self.space, supernet, record.supernet_hash, data, self.ledger, workers=workers)
 
     @property
     def supernet_dir(self) -> Path:

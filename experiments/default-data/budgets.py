@@ -6,7 +6,9 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from common import Rows, Study, measured_ms, nas, save
+from common import Study, measured_ms, save
+
+from experiments.study import Rows, nas
 
 
 def keep_budgets(study: Study) -> None:

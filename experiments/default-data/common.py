@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -18,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.devices import Device, parse_device
-from nas.files import make_folder, write_atomic
 from nas.lut import measure_networks
 from nas.run import Run
 from predictors.latency import LatencyPredictor
@@ -28,11 +25,10 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share is a package that is never installed
 
-from experiments.study import draws, save_table, say  # noqa: E402
+from experiments.study import Rows, draws, kept_rows, nas, save_table  # noqa: E402
 
 save = functools.partial(save_table, RESULTS)
 
-Rows = list[dict[str, Any]]
 Values = npt.NDArray[np.float64]
 
 
@@ -78,13 +74,7 @@ class Study:
 
     def once(self, name: str, make: Callable[[], Rows]) -> Rows:
         """Return some rows, made on the first call and kept for a study that is started again."""
-        path = self.work / "rows" / f"{name}.json"
-        if not path.exists():
-            say(name)
-            make_folder(path.parent)
-            write_atomic(path, json.dumps(make(), allow_nan=False))
-        rows: Rows = json.loads(path.read_text())
-        return rows
+        return kept_rows(self.work / "rows", name, make)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -95,14 +85,6 @@ def _copy(source: Path, target: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(source, draft, ignore=shutil.ignore_patterns("ledger.db*", "front.json", ".lock"))
     draft.rename(target)
-
-
-def nas(*arguments: object) -> dict[str, Any]:
-    """Run a command as a user would, in a process of its own, and return its JSON."""
-    command = [sys.executable, "-m", "nas", *map(str, arguments), "--json"]
-    say(" ".join(command[2:]))
-    value: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return value
 
 
 def bootstrap(n_rows: int, statistic: Callable[[npt.NDArray[np.int64]], float]) -> tuple[float, float, float]:

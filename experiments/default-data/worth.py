@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from common import Rows, Study, ids, measured_ms
+from common import Study, ids, measured_ms
 from spread import random_networks
 
-from nas.baseline import image_input, plan_baseline, steps_within, train_network
+from experiments.scratch import train_alone
+from experiments.study import Rows
+from nas.baseline import image_input, plan_baseline, steps_within
 from nas.budget import Budget, parse_budget
-from nas.data import ImageData, SplitName
-from nas.evaluate import standalone_accuracy, standard_error
+from nas.data import ImageData
+from nas.evaluate import standard_error
 from nas.fitting import images_seen
 from nas.front import Candidate
 from nas.subnet_search import SearchSettings, search_subnets, validate_front
@@ -170,13 +171,7 @@ def _train(spec: NetworkSpec, data: ImageData, config: TrainingConfig, seconds: 
     if seconds is not None:
         config = dataclasses.replace(config, steps=steps_within(seconds, spec, data, config))
     with tempfile.TemporaryDirectory() as folder:
-        network, fitted = train_network(spec, data, config, checkpoint=Path(folder) / "checkpoint.pt")
-    row: dict[str, Any] = {"params": spec.params(), "macs": spec.macs()}
-    splits: tuple[SplitName, ...] = ("validation", "test")
-    for split in splits:
-        accuracy = standalone_accuracy(network, data, split)
-        row |= {split: accuracy, f"{split}_standard_error": standard_error(accuracy, len(data.split(split).labels))}
-    return [row | {"images_seen": images_seen(config, data), "seconds": fitted.seconds}]
+        return [train_alone(spec, data, config, checkpoint=Path(folder) / "checkpoint.pt")]
 
 
 def _genomes(candidates: tuple[Candidate, ...]) -> Genomes:

@@ -1,0 +1,88 @@
+"""Evaluation by several processes: the table that one gives, whatever happens to them."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nas.evaluate import SubnetEvaluator
+from nas.ledger import Ledger
+from nas.supernet import Supernet
+from search_spaces.errors import CheckError, MachineError
+from search_spaces.tiny import tiny
+from tests.nas.torch_helpers import few_digits, one_thread, scramble
+
+SPACE = tiny(channels=1, classes=10)
+NAME = "accuracy:5eed:validation:fp32"
+GENOMES = SPACE.sample(12, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def single_threaded() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+def evaluator_of(folder: Path, workers: int, *, broken: bool = False) -> SubnetEvaluator:
+    folder.mkdir(exist_ok=True)
+    supernet = Supernet(SPACE, seed=0)
+    scramble(supernet, seed=1)
+    if broken:
+        with torch.no_grad():
+            next(supernet.parameters()).fill_(math.nan)
+    return SubnetEvaluator(SPACE, supernet.eval(), "5eed", few_digits(), Ledger(folder / "ledger.db"), workers=workers)
+
+
+def test_several_processes_give_the_table_that_one_gives(tmp_path: Path) -> None:
+    alone = evaluator_of(tmp_path / "one", workers=1)
+    together = evaluator_of(tmp_path / "two", workers=2)
+    told: list[tuple[int, int]] = []
+    # Some are known, one comes twice.
+    together.evaluate(GENOMES[:1])
+    asked = np.concatenate([GENOMES, GENOMES[3:4]])
+    values = together.evaluate(asked, progress=lambda done, total: told.append((done, total)))
+    assert len(multiprocessing.active_children()) == 2
+    together.close()
+    assert not multiprocessing.active_children()
+    assert np.array_equal(values, alone.evaluate(asked))
+    assert told[0] == (1, 13)
+    assert told[-1] == (13, 13)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    tables = [each.ledger.values(NAME, SPACE.hash) for each in (alone, together)]
+    assert tables[0] == tables[1]
+    assert together.ledger.count(NAME) == len(GENOMES)
+
+
+def test_a_worker_that_is_killed_ends_the_evaluation_and_what_was_finished_is_known(tmp_path: Path) -> None:
+    evaluator = evaluator_of(tmp_path, workers=2)
+
+    def kill(done: int, total: int) -> None:
+        if done == 3:
+            worker = multiprocessing.active_children()[0].pid
+            assert worker
+            os.kill(worker, signal.SIGKILL)
+
+    with pytest.raises(MachineError, match="one of 2 processes that evaluate networks was killed"):
+        evaluator.evaluate(np.concatenate([GENOMES, SPACE.sample(200, np.random.default_rng(1))]), progress=kill)
+    known = evaluator.known()
+    assert len(known) >= 3
+    rest = evaluator.evaluate(GENOMES)
+    evaluator.close()
+    assert np.array_equal(rest, evaluator_of(tmp_path / "alone", workers=1).evaluate(GENOMES))
+    assert known.items() <= evaluator.known().items()
+
+
+def test_what_goes_wrong_in_a_worker_is_told_as_it_is(tmp_path: Path) -> None:
+    evaluator = evaluator_of(tmp_path, workers=2, broken=True)
+    with pytest.raises(CheckError, match="logits are not finite"):
+        evaluator.evaluate(GENOMES[:3])
+    evaluator.close()
+    assert evaluator.ledger.count(NAME) == 0
