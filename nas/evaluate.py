@@ -96,7 +96,7 @@ class SubnetEvaluator:
         Args:
             genomes: whom to evaluate.
             split: what to count on. Only a study asks for ``test``; the ledger counts every network that was.
-            progress: called after each network.
+            progress: told of what is known, and after each network.
 
         Raises:
             CheckError: a network's logits are not finite.
