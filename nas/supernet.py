@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from search_spaces.blocks import build_module
 from search_spaces.blocks.layers import Block, ElasticConv2d, LayerScale, copy_slices, descending
@@ -76,7 +77,9 @@ class Supernet(nn.Module):
         block: nn.Module = families[family]
         return block
 
-    def forward(self, x: Tensor, spec: NetworkSpec, drop_path: DropPath | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, spec: NetworkSpec, drop_path: DropPath | None = None, *, recompute: bool = False
+    ) -> Tensor:
         """Return the logits ``float[n, classes]`` of the subnet `spec` for images ``float[n, c, h, w]``.
 
         Images of another side than the subnet's are scaled to it.
@@ -85,10 +88,16 @@ class Supernet(nn.Module):
             x: the images.
             spec: the subnet.
             drop_path: leaves residual blocks out, at random.
+            recompute: keep only what goes from block to block for the backward pass, which runs each block again
+                (arXiv:1604.06174). Running statistics of batch norm count a batch twice then; no evaluation reads them.
         """
         x = scaled(x, spec.input_shape[1])
         for number, placed in enumerate(spec.blocks):
-            out = self.block(placed.slot, placed.block.family)(x, placed.block)
+            block = self.block(placed.slot, placed.block.family)
+            if recompute:
+                out = checkpoint(block, x, placed.block, use_reentrant=False, preserve_rng_state=False)
+            else:
+                out = block(x, placed.block)
             # A block that keeps the shape of what it gets adds to it.
             dropped = drop_path is not None and out.shape == x.shape
             x = drop_path(x, out, number / (len(spec.blocks) - 1)) if drop_path and dropped else out

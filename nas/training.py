@@ -204,7 +204,9 @@ class SandwichStep:
 
     def _logits(self, genome: Genomes, images: Tensor, drop_path: DropPath | None = None) -> Tensor:
         with forward_precision(self._config, images.device):
-            logits: Tensor = self._supernet(images, self._space.lower(genome), drop_path)
+            logits: Tensor = self._supernet(
+                images, self._space.lower(genome), drop_path, recompute=self._config.recompute
+            )
         return logits.float()
 
     def _part(self, row: int, n_images: int) -> slice:

@@ -69,6 +69,8 @@ class TrainingConfig:
         ema_decay: of the moving average of weights that a training ends with; 0 ends with the last ones. The first
             averages decay faster, so that they do not keep what was drawn at random.
         arithmetic: of the layers; ``auto`` is bf16 on CUDA, else fp32. Weights and losses are always fp32.
+        recompute: run each block once more in the backward pass, instead of keeping what it computed: less memory,
+            more time.
         seed: of weights, subnets and the order of images.
     """
 
@@ -98,6 +100,7 @@ class TrainingConfig:
     erase: float = 0.0
     ema_decay: float = 0.0
     arithmetic: Arithmetic = "auto"
+    recompute: bool = False
     seed: int = 0
 
     @property

@@ -54,6 +54,7 @@ RICH = {
     "colour": 0.1,
     "erase": 0.2,
     "ema_decay": 0.9,
+    "recompute": True,
     "peak_learning_rate": 0.05,
 }
 """Everything that is not the default."""

@@ -181,3 +181,29 @@ def test_a_recalibrated_copy_of_the_supernet_is_the_recalibrated_extracted_netwo
     with torch.no_grad():
         x = images(4)
         torch.testing.assert_close(whole(x, spec), network(x), rtol=0, atol=1e-5)
+
+
+def test_blocks_that_run_again_give_the_same_gradients_and_keep_less() -> None:
+    spec = ends(SPACE)[0]
+    gradients, kept = [], []
+    for recompute in (False, True):
+        model = Supernet(SPACE, seed=0).train()
+        scramble(model, seed=1)
+        storages: dict[int, int] = {}
+
+        def pack(tensor: Tensor, storages: dict[int, int] = storages) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = model(images(16), spec, recompute=recompute).square().mean()
+        kept.append(sum(storages.values()))
+        loss.backward()
+        gradients.append([each.grad for each in model.parameters()])
+    assert sum(each is not None for each in gradients[0]) > 20
+    for plain, again in zip(*gradients, strict=True):
+        assert (plain is None) == (again is None)
+        assert plain is None or torch.equal(plain, again)
+    # What goes from block to block is kept as well, which those hooks do not see.
+    between = sum(4 * 16 * placed.block.in_channels * placed.block.resolution**2 for placed in spec)
+    assert kept[1] + between < 0.5 * kept[0]
