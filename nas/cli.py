@@ -74,6 +74,9 @@ def train(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse images that are damaged, not leave them out.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also log for TensorBoard, into the run's supernet/tensorboard.")
+    ] = False,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random draws.  [default: 0]")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -106,6 +109,7 @@ def train(
                 directory=opened.supernet_dir,
                 accelerator=target,
                 initial=init,
+                tensorboard=tensorboard,
                 ranks=ranks,
                 progress=progress,
                 notice=warn if ranks.first else ignore,

@@ -81,6 +81,7 @@ def fit(
     checkpoint: Path,
     identity: str,
     log: Path | None = None,
+    events: Path | None = None,
     ranks: Ranks = ALONE,
     progress: Progress = no_progress,
     notice: Notice = ignore,
@@ -99,12 +100,13 @@ def fit(
         checkpoint: file to resume from and to write.
         identity: a text that is equal for trainings that may resume each other.
         log: CSV file that tells of every step (`nas.training_log`).
+        events: folder for the same in TensorBoard's form.
         ranks: which of several processes this is; each sees its part of every batch.
         progress: called after each step.
         notice: told of a damaged checkpoint, and of a smallest subnet that does not learn.
 
     Raises:
-        InputError: the checkpoint is damaged, or belongs to another training.
+        InputError: the checkpoint is damaged, or belongs to another training; TensorBoard is not installed.
         CheckError: the loss is not finite, or processes do not agree.
         MachineError: the checkpoint cannot be written, or the memory does not suffice.
     """
@@ -117,7 +119,7 @@ def fit(
     watch = SmallestSubnetWatch(train.labels, batch_size=size, warmup_steps=config.warmup_steps)
     module.train()
     step, seconds = state.load(notice)
-    rows = TrainingLog(log, step)
+    rows = TrainingLog(log, step, events)
     loss = math.nan
     started = time.perf_counter() - seconds
     pause = _Pause()

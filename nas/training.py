@@ -53,6 +53,7 @@ def train_supernet(
     directory: Path,
     accelerator: Accelerator = "auto",
     initial: Path | None = None,
+    tensorboard: bool = False,
     ranks: Ranks = ALONE,
     progress: Progress = no_progress,
     notice: Notice = ignore,
@@ -70,6 +71,7 @@ def train_supernet(
         accelerator: what to train on.
         ranks: which of several processes this is (`nas.distributed.joined`); all call this function alike.
         initial: weights to start from, as `take_over` reads them; None draws them at random.
+        tensorboard: also write what ``training.csv`` tells into ``tensorboard/``.
         progress: called after each step.
         notice: told what a user should see, and what does not end the training.
 
@@ -113,6 +115,7 @@ def train_supernet(
             }
         ),
         log=directory / LOG_FILE,
+        events=directory / "tensorboard" if tensorboard and ranks.first else None,
         ranks=ranks,
         progress=progress,
         notice=notice,

@@ -6,11 +6,13 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nas.data.images import Labels
-from nas.files import write_atomic
+from nas.files import make_folder, write_atomic
+from search_spaces.errors import InputError
 
 _CHANCE_WINDOW = 100  # steps over which the smallest subnet is watched
 
@@ -25,10 +27,15 @@ class TrainingLog:
     Args:
         path: the file, or None for no log; rows of `step` and after it are forgotten, since these steps are done again.
         step: the first one to come.
+        events: folder for TensorBoard, which is told the same; or None.
+
+    Raises:
+        InputError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, path: Path | None, step: int) -> None:
+    def __init__(self, path: Path | None, step: int, events: Path | None = None) -> None:
         self._path = path
+        self._events = None if events is None else _event_writer(events, step)
         self._lines: list[str] = [_line(COLUMNS)]
         if step and path and path.exists():
             before = path.read_text(errors="replace").splitlines(keepends=True)[1:]
@@ -37,11 +44,28 @@ class TrainingLog:
     def add(self, row: Mapping[str, float | None]) -> None:
         """Add a step."""
         self._lines.append(_line([_cell(row.get(name)) for name in COLUMNS]))
+        for name in COLUMNS[1:]:
+            if self._events is not None and (value := row.get(name)) is not None:
+                self._events.add_scalar(name, value, row["step"])
 
     def write(self) -> None:
         """Put all rows on disk; raises `MachineError` if they cannot be stored."""
         if self._path:
             write_atomic(self._path, "".join(self._lines))
+        if self._events is not None:
+            self._events.flush()
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    """Return what writes TensorBoard's files, which has no types; what it shows of `step` and after it is forgotten."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "TensorBoard is not installed here; run `pip install tensorboard`, or train without --tensorboard"
+        ) from None
+    make_folder(folder)
+    return SummaryWriter(str(folder), purge_step=step)
 
 
 def _cell(value: float | None) -> str:

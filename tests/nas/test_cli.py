@@ -35,6 +35,7 @@ OPTIONS = {
         "--init",
         "--accelerator",
         "--strict",
+        "--tensorboard",
         "--seed",
         "--json",
     },

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -347,6 +348,36 @@ def test_a_log_goes_on_at_the_step_of_the_checkpoint(tmp_path: Path) -> None:
     assert path.read_text() == whole
     TrainingLog(path, 0).write()
     assert path.read_text() == ",".join(COLUMNS) + "\n"
+
+
+def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
+
+
+def test_tensorboard_is_told_what_the_log_is_told(tmp_path: Path) -> None:
+    train(tmp_path, tensorboard=True)
+    for name in ("loss", "smallest_accuracy"):
+        logged = [(int(row["step"]), float(row[name])) for row in rows_of(tmp_path / "training.csv")]
+        assert scalars(tmp_path / "tensorboard", name) == [pytest.approx(row, rel=1e-5) for row in logged]
+
+
+def test_tensorboard_forgets_steps_that_are_done_again(tmp_path: Path) -> None:
+    for first, value in ((0, 1.0), (2, 2.0)):
+        log = TrainingLog(None, first, tmp_path)
+        for step in range(first, 4):
+            log.add({"step": step, "loss": value})
+        log.write()
+    assert scalars(tmp_path, "loss") == [(0, 1.0), (1, 1.0), (2, 2.0), (3, 2.0)]
+
+
+def test_without_tensorboard_a_training_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match="pip install tensorboard"):
+        train(tmp_path, tensorboard=True)
 
 
 def test_a_smallest_subnet_that_guesses_is_told_once_and_not_before_the_warm_up() -> None:
