@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 
 from nas import defaults, latency_commands, space_commands
 from nas.options import DataOption, DeviceOption, JsonOption, MismatchOption, RunOption, SeedOption, SpaceOption
-from nas.progress import progress_bar
+from nas.progress import no_progress, progress_bar, progress_bars
 from nas.terminal import command_group, warn
 from search_spaces.errors import CheckError, InputError, ToolError
 
@@ -68,6 +68,10 @@ def train(
         Path | None,
         typer.Option("--init", metavar="FILE|RUN", help="Start from a run's weights, .safetensors or published .pth."),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", metavar="FILE.onnx", help="Learn from its answers, too; or MODULE:FUNCTION."),
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per step.")] = None,
     accelerator: Annotated[str, typer.Option("--accelerator", help="What to train on: auto, cpu or cuda.")] = "auto",
@@ -101,7 +105,8 @@ def train(
         if ranks.first:
             present.left_out(images, strict=strict)
             opened.fix()
-        with progress_bar("training", quiet=quiet) as progress:
+        stages = ["asking the teacher", "training"] if teacher else ["training"]
+        with progress_bars(*stages, quiet=quiet) as (*before, progress):
             record = train_supernet(
                 opened.space,
                 images,
@@ -109,8 +114,10 @@ def train(
                 directory=opened.supernet_dir,
                 accelerator=target,
                 initial=init,
+                teacher=teacher,
                 tensorboard=tensorboard,
                 ranks=ranks,
+                preparing=before[0] if before else no_progress,
                 progress=progress,
                 notice=warn if ranks.first else ignore,
             )

@@ -164,11 +164,16 @@ def networks_per_image(config: TrainingConfig) -> int:
 
 def _batch(data: ImageData, train: ImageSplit, config: TrainingConfig, step: int, part: slice) -> tuple[Tensor, Tensor]:
     """Return a part of a step's images and labels: the training split in a fresh order every epoch."""
-    size = _batch_size(config, len(train.labels))
-    epoch, position = divmod(step, max(1, len(train.labels) // size))
-    chosen = _order(config.seed, epoch, len(train.labels))[position * size : (position + 1) * size][part]
+    chosen = batch_rows(config, len(train.labels), step)[part]
     images = torch.from_numpy(data.normalise(train.images[chosen]))
     return images.to(memory_format=torch.channels_last), torch.from_numpy(train.labels[chosen])
+
+
+def batch_rows(config: TrainingConfig, n_images: int, step: int) -> npt.NDArray[np.int64]:
+    """Return which training images a step sees, ``int64[batch_size]``: all of them once per epoch."""
+    size = _batch_size(config, n_images)
+    epoch, position = divmod(step, max(1, n_images // size))
+    return _order(config.seed, epoch, n_images)[position * size : (position + 1) * size]
 
 
 @functools.lru_cache(maxsize=1)

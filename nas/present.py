@@ -33,6 +33,7 @@ def training(run: Run, images: ImageData, record: TrainingRecord, summary: Accur
                 "supernet": str(run.supernet_dir),
                 "unreadable_images": list(images.unreadable),
                 "initial": record.initial,
+                "teacher": record.teacher,
                 "validation_accuracy": summary,
             }
         )
@@ -42,6 +43,9 @@ def training(run: Run, images: ImageData, record: TrainingRecord, summary: Accur
     say(f"Supernet of space {run.space.name} ({count}){origin} {run.settings.data}.")
     if record.initial is not None:
         say(_started_from(record.initial))
+    if record.teacher is not None:
+        right = _percent(record.teacher.train_accuracy)
+        say(f"Taught by {record.teacher.source}, which has {right} of the training images right.")
     say(
         f"Search-validation accuracy ({summary.images} images): largest {_percent(summary.largest)}, "
         f"random {_percent(summary.random)}, smallest {_percent(summary.smallest)}."

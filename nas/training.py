@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
-from torch.nn import functional as F
 
 from nas.checkpoint import remove_checkpoints
 from nas.data import ImageData
-from nas.distillation import DISTILLATION_LOSSES
 from nas.distributed import ALONE, Ranks
 from nas.files import make_folder, sha256_file, write_atomic
-from nas.fitting import Fitted, Notice, StepOutcome, fit, ignore
-from nas.gradients import without_conflict
+from nas.fitting import Fitted, Notice, batch_rows, fit, ignore
 from nas.initial_weights import take_over
-from nas.optimization import choose_accelerator, computes_in_bf16, forward_precision
+from nas.optimization import choose_accelerator, computes_in_bf16
 from nas.progress import Progress, no_progress
-from nas.sandwich import SMALLEST, Sandwich
-from nas.supernet import DropPath, Supernet, channels_last
+from nas.sandwich import Sandwich
+from nas.sandwich_step import Answers, SandwichStep
+from nas.supernet import Supernet, channels_last
+from nas.teacher import SoftLabels, soft_labels
 from nas.training_record import (
     WEIGHTS_FILE,
     Accelerator,
     InitialWeights,
+    TeacherRecord,
     TrainingConfig,
     TrainingRecord,
     find_record,
@@ -38,11 +36,8 @@ from nas.training_record import (
 from search_spaces.documents import pretty_json
 from search_spaces.errors import InputError, MachineError
 from search_spaces.language import NetworkSpace
-from search_spaces.space import Genomes
 
 LOG_FILE = "training.csv"
-_HEAD = "slots.head."
-_DROP_STREAM = 3  # keeps these draws apart from others of the same seed
 
 
 def train_supernet(
@@ -53,8 +48,10 @@ def train_supernet(
     directory: Path,
     accelerator: Accelerator = "auto",
     initial: Path | None = None,
+    teacher: str | None = None,
     tensorboard: bool = False,
     ranks: Ranks = ALONE,
+    preparing: Progress = no_progress,
     progress: Progress = no_progress,
     notice: Notice = ignore,
 ) -> TrainingRecord:
@@ -71,7 +68,9 @@ def train_supernet(
         accelerator: what to train on.
         ranks: which of several processes this is (`nas.distributed.joined`); all call this function alike.
         initial: weights to start from, as `take_over` reads them; None draws them at random.
+        teacher: an ONNX file or ``MODULE:FUNCTION``, see `nas.teacher.soft_labels`; or None.
         tensorboard: also write what ``training.csv`` tells into ``tensorboard/``.
+        preparing: told of the images that the teacher has answered to.
         progress: called after each step.
         notice: told what a user should see, and what does not end the training.
 
@@ -83,8 +82,9 @@ def train_supernet(
     target = choose_accelerator(accelerator)
     supernet = Supernet(space, seed=config.seed)
     taken_over = None if initial is None else take_over(supernet, space, initial)
+    soft, taught = _taught(teacher, data, directory, target, ranks, preparing)
     if (record := find_record(directory)) is not None:
-        _check_same(record, config, space, data, taken_over, ranks.world, directory)
+        _check_same(record, config, space, data, taken_over, taught, ranks.world, directory)
         if weights_intact(record, directory):
             return record
     make_folder(directory)
@@ -100,7 +100,7 @@ def train_supernet(
     checkpoint = directory / "checkpoint.pt"
     fitted = fit(
         supernet,
-        SandwichStep(supernet, space, sandwich, config, rank=ranks.rank),
+        SandwichStep(supernet, space, sandwich, config, rank=ranks.rank, taught=_answers(soft, data, config, ranks)),
         data,
         config,
         checkpoint=checkpoint,
@@ -110,6 +110,7 @@ def train_supernet(
                 "space": space.hash,
                 "data": data.content_hash,
                 "start": taken_over.sha256 if taken_over else "",
+                "teacher": taught.sha256 if taught else "",
                 "processes": ranks.world,
                 "arithmetic": "bf16" if computes_in_bf16(config, target) else "fp32",
             }
@@ -129,6 +130,7 @@ def train_supernet(
             config=config,
             fitted=fitted,
             initial=taken_over,
+            teacher=taught,
             processes=ranks.world,
         )
         remove_checkpoints(checkpoint)
@@ -161,82 +163,6 @@ def load_supernet(space: NetworkSpace, directory: Path) -> tuple[Supernet, Train
     return channels_last(supernet).eval(), record
 
 
-class SandwichStep:
-    """Adds up the gradients of all subnets of a step."""
-
-    def __init__(
-        self, supernet: Supernet, space: NetworkSpace, sandwich: Sandwich, config: TrainingConfig, *, rank: int = 0
-    ) -> None:
-        self._supernet, self._space, self._sandwich, self._config = supernet, space, sandwich, config
-        self._rank = rank
-        self._distill = DISTILLATION_LOSSES[config.divergence]
-        self._parameters = list(supernet.parameters())
-        self._body = [each for name, each in supernet.named_parameters() if not name.startswith(_HEAD)]
-
-    def __call__(self, step: int, images: Tensor, labels: Tensor) -> StepOutcome:
-        """Run a step's subnets forwards and backwards; see `Backward`."""
-        config = self._config
-        largest, *others = subnets = self._sandwich.subnets(step)
-        # Small subnets have too little to spare for being held back (NASViT, section 3.3).
-        teacher = self._logits(largest, images, _drop_path(config, step, self._rank))
-        largest_loss = F.cross_entropy(teacher, labels, label_smoothing=config.label_smoothing)
-        largest_loss.backward()  # type: ignore[no-untyped-call]
-        project = step >= config.projection_from * config.steps
-        alone = self._taken_gradients() if project else []
-        smallest_loss = smallest_correct = None
-        for row, genome in enumerate(others, start=1):
-            seen = self._part(row, len(labels))
-            logits = self._logits(genome, images[seen])
-            # With its labels alone a weak teacher of the first steps would hold the others back.
-            told = F.cross_entropy(logits, labels[seen], label_smoothing=config.label_smoothing)
-            # In-place distillation (arXiv:1903.05134): the step's largest subnet teaches the others.
-            taught = self._distill(logits, teacher[seen].detach())
-            loss = config.distillation * taught + (1.0 - config.distillation) * told
-            (loss * ((seen.stop - seen.start) / len(labels))).backward()
-            if row == SMALLEST:
-                smallest_loss, smallest_correct = told.detach(), (logits.argmax(dim=1) == labels).float().mean()
-        if project:
-            combined = without_conflict(alone, [each.grad for each in self._parameters])
-            for parameter, gradient in zip(self._parameters, combined, strict=True):
-                parameter.grad = gradient
-        if step < config.head_warmup_steps:
-            for parameter in self._body:
-                parameter.grad = None
-        token = zlib.crc32(np.ascontiguousarray(subnets).tobytes())
-        return StepOutcome(largest_loss.detach(), smallest_loss, smallest_correct, token)
-
-    def _logits(self, genome: Genomes, images: Tensor, drop_path: DropPath | None = None) -> Tensor:
-        with forward_precision(self._config, images.device):
-            logits: Tensor = self._supernet(
-                images, self._space.lower(genome), drop_path, recompute=self._config.recompute
-            )
-        return logits.float()
-
-    def _part(self, row: int, n_images: int) -> slice:
-        """Return which of a step's images a subnet sees: all, unless random subnets share them out."""
-        first, count = row - SMALLEST - 1, self._config.random_subnets
-        if row == SMALLEST or not self._config.split_batch:
-            return slice(0, n_images)
-        if n_images < 2 * count:
-            raise InputError(f"split_batch needs two images for each of {count} random subnets, a step has {n_images}")
-        return slice(first * n_images // count, (first + 1) * n_images // count)
-
-    def _taken_gradients(self) -> list[Tensor | None]:
-        """Return the gradients so far, and leave none behind."""
-        gradients = [each.grad for each in self._parameters]
-        for parameter in self._parameters:
-            parameter.grad = None
-        return gradients
-
-
-def _drop_path(config: TrainingConfig, step: int, rank: int) -> DropPath | None:
-    """Return which residual blocks of a step are left out, image by image; a function of seed and step."""
-    if not config.drop_path:
-        return None
-    seed = int(np.random.SeedSequence([config.seed, _DROP_STREAM, step, rank]).generate_state(1)[0])
-    return DropPath(config.drop_path, torch.Generator().manual_seed(seed))
-
-
 def save_supernet(
     supernet: Supernet,
     space: NetworkSpace,
@@ -246,6 +172,7 @@ def save_supernet(
     config: TrainingConfig | None = None,
     fitted: Fitted | None = None,
     initial: InitialWeights | None = None,
+    teacher: TeacherRecord | None = None,
     processes: int = 1,
     imported_from: str = "",
 ) -> TrainingRecord:
@@ -259,6 +186,7 @@ def save_supernet(
         processes=processes,
         imported_from=imported_from,
         initial=initial,
+        teacher=teacher,
         space_hash=space.hash,
         data_hash=data_hash,
         weights_sha256=sha256_file(weights),
@@ -268,6 +196,32 @@ def save_supernet(
     )
     write_atomic(directory / "training.json", pretty_json(record))
     return record
+
+
+def _taught(
+    teacher: str | None, data: ImageData, directory: Path, device: torch.device, ranks: Ranks, progress: Progress
+) -> tuple[SoftLabels | None, TeacherRecord | None]:
+    """Return the answers of a teacher, if there is one: the first process asks it, the others read what it wrote."""
+    if teacher is None:
+        return None, None
+    if not ranks.first:
+        ranks.wait()
+    found = soft_labels(teacher, data, folder=directory, device=device, progress=progress)
+    if ranks.first:
+        ranks.wait()
+    return found
+
+
+def _answers(soft: SoftLabels | None, data: ImageData, config: TrainingConfig, ranks: Ranks) -> Answers | None:
+    if soft is None:
+        return None
+    n_images = len(data.split("train").labels)
+
+    def of_step(step: int) -> Tensor:
+        rows = batch_rows(config, n_images, step)
+        return soft.of(rows[ranks.part(len(rows))])
+
+    return of_step
 
 
 def _identified(initial: InitialWeights | None) -> str:
@@ -280,6 +234,7 @@ def _check_same(
     space: NetworkSpace,
     data: ImageData,
     initial: InitialWeights | None,
+    teacher: TeacherRecord | None,
     processes: int,
     directory: Path,
 ) -> None:
@@ -289,6 +244,8 @@ def _check_same(
     pairs = {"space": (record.space_hash, space.hash), "data": (record.data_hash[:16], data.content_hash[:16])}
     if (record.initial and record.initial.sha256) != (initial and initial.sha256):
         pairs["start"] = (_identified(record.initial), _identified(initial))
+    if (record.teacher and record.teacher.sha256) != (teacher and teacher.sha256):
+        pairs["teacher"] = (record.teacher.source if record.teacher else "", teacher.source if teacher else "none")
     pairs["processes"] = (str(record.processes), str(processes))
     pairs |= {f.name: (getattr(record.trained, f.name), getattr(config, f.name)) for f in dataclasses.fields(config)}
     differing = [f"{name} {old}, now {new}" for name, (old, new) in pairs.items() if old != new]

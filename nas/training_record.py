@@ -56,6 +56,7 @@ class TrainingConfig:
         label_smoothing: of the data's labels.
         head_warmup_steps: first steps in which nothing but the head learns: for weights that come from elsewhere.
         distillation: share of the largest subnet's soft labels in the other subnets' loss; the rest is the data's.
+        teacher_share: share of an external teacher's answers in the largest subnet's loss, where there is one.
         divergence: from soft labels: ``kl``, or the adaptive ``alpha`` (AlphaNet, arXiv:2102.07954).
         projection_from: share of the steps after which what the largest subnet's gradient has against the others' is
             taken out of it (NASViT, ICLR 2022); 1 is never.
@@ -90,6 +91,7 @@ class TrainingConfig:
     gradient_norm: float = 1.0
     label_smoothing: float = 0.1
     distillation: float = 0.5
+    teacher_share: float = 0.5
     divergence: Divergence = "kl"
     projection_from: float = 1.0
     drop_path: float = 0.0
@@ -133,7 +135,7 @@ _RANGES: tuple[tuple[Callable[[float], bool], str, tuple[str, ...]], ...] = (
     (
         lambda value: 0 <= value <= 1,
         "from 0 to 1",
-        ("distillation", "projection_from", "shift", "zoom", "colour", "erase"),
+        ("distillation", "teacher_share", "projection_from", "shift", "zoom", "colour", "erase"),
     ),
     (
         lambda value: 0 <= value < 1,
@@ -188,6 +190,22 @@ class InitialWeights:
 
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherRecord:
+    """A network from elsewhere that a supernet learned from.
+
+    Attributes:
+        source: as it was named.
+        sha256: of its file, or of its weights.
+        train_accuracy: share of the training images that it has right, 0..1.
+    """
+
+    source: str
+    sha256: str
+    train_accuracy: float
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRecord:
     """What stands beside trained weights: how they were made, and the hash that identifies them.
 
@@ -196,6 +214,7 @@ class TrainingRecord:
         processes: that they were trained by; each has batch norm see its own part of a batch.
         imported_from: name of the file that they came from; empty if they were trained here.
         initial: what the training started from; None if from weights that are drawn at random.
+        teacher: what else it learned from; None if from labels alone.
         space_hash: of the space that they cover.
         data_hash: of the images.
         weights_sha256: of the file.
@@ -211,6 +230,7 @@ class TrainingRecord:
     processes: int = 1
     imported_from: str = ""
     initial: InitialWeights | None = None
+    teacher: TeacherRecord | None = None
     space_hash: str
     data_hash: str
     weights_sha256: str

@@ -14,8 +14,9 @@ from nas.files import make_folder
 from nas.fitting import fit, networks_per_image
 from nas.ledger import Ledger
 from nas.sandwich import LARGEST, SMALLEST, Sandwich
+from nas.sandwich_step import SandwichStep
 from nas.supernet import Supernet, channels_last
-from nas.training import SandwichStep, load_supernet, save_supernet
+from nas.training import load_supernet, save_supernet
 from nas.training_record import TrainingConfig, find_record
 from search_spaces.space import Genomes
 

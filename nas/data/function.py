@@ -41,24 +41,40 @@ def names_a_function(spec: str) -> bool:
         return importlib.util.find_spec(top) is not None
 
 
-def _arrays(spec: str) -> Arrays:
-    """Call the function; whatever goes wrong in the user's code becomes one line, with the error as its cause."""
+def called(spec: str, what: str) -> object:
+    """Return what a function of the user's returns, which takes no arguments.
+
+    Args:
+        spec: ``MODULE:FUNCTION``.
+        what: what it is for, as error messages call it.
+
+    Raises:
+        InputError: there is no such function, or it raises: one line, with its own error as the cause.
+    """
     module_name, _, function_name = spec.partition(":")
     try:
         with _here_on_the_path():
             module = importlib.import_module(module_name)
             function = getattr(module, function_name, None)
-            returned = function() if callable(function) else None
-        if isinstance(returned, Mapping) and all(isinstance(name, str) for name in returned):
-            return {name: np.asarray(array) for name, array in returned.items()}
+            if callable(function):
+                return function()
     except ToolError:
         raise
     except Exception as error:
         line = next(iter(str(error).splitlines()), "")
+        raise InputError(f"{what} {spec!r} raised {type(error).__name__}: {line}") from error
+    raise InputError(f"{what} {spec!r}: {getattr(module, '__file__', module_name)} has no function {function_name!r}")
+
+
+def _arrays(spec: str) -> Arrays:
+    returned = called(spec, "data")
+    if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
+        raise InputError(f"data {spec!r} must return a mapping of names to arrays, not {type(returned).__name__}")
+    try:
+        return {name: np.asarray(array) for name, array in returned.items()}
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), "")
         raise InputError(f"data {spec!r} raised {type(error).__name__}: {line}") from error
-    if not callable(function):
-        raise InputError(f"data {spec!r}: {getattr(module, '__file__', module_name)} has no function {function_name!r}")
-    raise InputError(f"data {spec!r} must return a mapping of names to arrays, not {type(returned).__name__}")
 
 
 @contextmanager

@@ -33,6 +33,7 @@ OPTIONS = {
         "--batch-size",
         "--config",
         "--init",
+        "--teacher",
         "--accelerator",
         "--strict",
         "--tensorboard",

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from nas.distributed import ALONE, Ranks, joined
 from nas.fitting import StepOutcome, fit
 from nas.sandwich import Sandwich
+from nas.sandwich_step import SandwichStep
 from nas.supernet import Supernet, channels_last
-from nas.training import SandwichStep, train_supernet
+from nas.training import train_supernet
 from nas.training_record import TrainingConfig, find_record, training_config
 from search_spaces.errors import CheckError, InputError
 from search_spaces.tiny import tiny

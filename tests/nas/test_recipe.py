@@ -28,8 +28,9 @@ from nas.fitting import StepOutcome, fit
 from nas.gradients import without_conflict
 from nas.optimization import averaged, forward_precision, learning_rate, optimizer_of
 from nas.sandwich import Sandwich
+from nas.sandwich_step import SandwichStep
 from nas.supernet import DropPath, Supernet
-from nas.training import SandwichStep, train_supernet
+from nas.training import train_supernet
 from nas.training_log import COLUMNS, SmallestSubnetWatch, TrainingLog
 from nas.training_record import TrainingConfig, TrainingRecord, training_config
 from search_spaces.errors import CheckError, InputError, MachineError

@@ -1,0 +1,162 @@
+"""What training a supernet costs: against the same networks alone, in memory, in images per second.
+
+    OMP_NUM_THREADS=1 python experiments/supernet-costs/run.py [PART...]
+
+Needs an idle machine for about ten minutes. A part whose table is there is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share is a package that is never installed
+
+from experiments.study import provenance, run_parts, save_table, say  # noqa: E402
+from nas.fitting import networks_per_image  # noqa: E402
+from nas.sandwich import Sandwich  # noqa: E402
+from nas.sandwich_step import SandwichStep  # noqa: E402
+from nas.supernet import Supernet, channels_last, extract  # noqa: E402
+from nas.training_record import TrainingConfig  # noqa: E402
+from search_spaces.catalogue import find_space  # noqa: E402
+from search_spaces.language import NetworkSpace  # noqa: E402
+
+CHANNELS, CLASSES = 3, 10
+SPACES = {"tiny": 32, "cifar": 32, "mobile": 8, "mobile-int8": 8, "ofa-mbv3": 8}
+"""Images per step."""
+NETWORKS, ROUNDS, STEPS = 6, 15, 6
+
+
+def overhead(_: None) -> None:
+    """Time training steps of networks inside the supernet and alone, turn by turn."""
+    rows = []
+    for name in ("tiny", "cifar", "mobile"):
+        space = find_space(name, channels=CHANNELS, classes=CLASSES)
+        supernet = channels_last(Supernet(space, seed=0)).train()
+        rng = np.random.default_rng(0)
+        drawn = space.sample(NETWORKS - 2, rng)
+        ends = [space.resize(space.sample(1, rng), largest=largest) for largest in (True, False)]
+        for number, genome in enumerate(np.concatenate([*ends, drawn])):
+            spec = space.lower(genome)
+            alone = channels_last(extract(supernet, spec)).train()
+            images, labels = _batch(space, SPACES[name])
+            inside = functools.partial(supernet, spec=spec)
+            times = [
+                [
+                    _step_s(run, model, images, labels)
+                    for run, model in ((inside, supernet), (alone, alone), (alone, alone))
+                ]
+                for _ in range(ROUNDS)
+            ]
+            figures = np.array(times[2:])
+            ratio = np.median(figures[:, 0] / figures[:, 1])
+            rows.append(
+                {
+                    "space": name,
+                    "network": ("largest", "smallest")[number] if number < 2 else f"random {number - 1}",
+                    "alone_ms": 1e3 * np.median(figures[:, 1]),
+                    "ratio": ratio,
+                    "alone_again_ratio": np.median(figures[:, 2] / figures[:, 1]),
+                }
+            )
+            say(f"overhead: {rows[-1]}")
+    save_table(RESULTS, pd.DataFrame(rows), "overhead")
+
+
+def _batch(space: NetworkSpace, count: int) -> tuple[Tensor, Tensor]:
+    side, rng = space.layout.input.resolution, torch.Generator().manual_seed(0)
+    images = torch.randn(count, CHANNELS, side, side, generator=rng)
+    return images.to(memory_format=torch.channels_last), torch.arange(count) % CLASSES
+
+
+def _step_s(run: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    model.zero_grad(set_to_none=True)
+    started = time.perf_counter()
+    F.cross_entropy(run(images), labels).backward()  # type: ignore[no-untyped-call]
+    return time.perf_counter() - started
+
+
+def costs(_: None) -> None:
+    """Measure memory and images per second of whole steps, each setting in a process of its own."""
+    rows = []
+    for name in SPACES:
+        for recompute in (False, True):
+            command = [sys.executable, "-W", "ignore", str(HERE / "run.py"), "--only", f"{name},{recompute}"]
+            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            say(f"costs: {rows[-1]}")
+    save_table(RESULTS, pd.DataFrame(rows), "costs")
+
+
+def train_some(setting: str) -> None:
+    """Run steps of one setting, and print what they cost."""
+    name, _, recompute = setting.partition(",")
+    space = find_space(name, channels=CHANNELS, classes=CLASSES)
+    before_mb = _peak_mb()
+    config = dataclasses.replace(TrainingConfig(), batch_size=SPACES[name], recompute=recompute == "True")
+    supernet = channels_last(Supernet(space, seed=0)).train()
+    step = SandwichStep(supernet, space, Sandwich(space, seed=0), config)
+    optimizer = torch.optim.AdamW(supernet.parameters())
+    images, labels = _batch(space, config.batch_size)
+    seconds = []
+    for number in range(STEPS):
+        started = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        step(number, images, labels)
+        optimizer.step()
+        seconds.append(time.perf_counter() - started)
+    told = {
+        "space": name,
+        "side": space.layout.input.resolution,
+        "batch_size": config.batch_size,
+        "networks_per_image": networks_per_image(config),
+        "recompute": config.recompute,
+        "million_weights": sum(each.numel() for each in supernet.parameters()) / 1e6,
+        "images_per_s": config.batch_size / float(np.median(seconds[1:])),
+        "memory_mb": _peak_mb() - before_mb,
+    }
+    print(json.dumps(told))
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def origin(_: None) -> None:
+    """Say what made the figures."""
+    save_table(RESULTS, provenance(["torch", "numpy"], threads=str(torch.get_num_threads())), "provenance")
+
+
+PARTS: dict[str, tuple[str, Callable[[None], None]]] = {
+    "provenance": ("provenance.csv", origin),
+    "overhead": ("overhead.csv", overhead),
+    "costs": ("costs.csv", costs),
+}
+
+
+def main() -> None:
+    """Run the parts that the command line names."""
+    if sys.argv[1:2] == ["--only"]:
+        train_some(sys.argv[2])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    run_parts(PARTS, RESULTS, parser, lambda arguments: None)
+
+
+if __name__ == "__main__":
+    main()
