@@ -33,6 +33,7 @@ from nas.training_record import (
     find_record,
     weights_intact,
 )
+from predictors.additive import AdditiveCost
 from search_spaces.documents import pretty_json
 from search_spaces.errors import InputError, MachineError
 from search_spaces.language import NetworkSpace
@@ -93,9 +94,10 @@ def train_supernet(
         space,
         seed=config.seed,
         random_subnets=config.random_subnets,
-        balanced=config.sampling == "balanced",
+        sampling=config.sampling,
         shrinking=config.shrinking,
         steps=config.steps,
+        cost=AdditiveCost.of(space, lambda block: float(block.macs())).predict,
     )
     checkpoint = directory / "checkpoint.pt"
     fitted = fit(

@@ -14,7 +14,7 @@ from search_spaces.documents import decode, document, parse_toml, read_text
 from search_spaces.errors import InputError, unknown_name
 
 Accelerator = Literal["auto", "cpu", "cuda"]
-Sampling = Literal["uniform", "balanced"]
+Sampling = Literal["uniform", "balanced", "bounded"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "one-cycle"]
 Divergence = Literal["kl", "alpha"]
@@ -39,8 +39,9 @@ class TrainingConfig:
         steps: of the optimiser; each one updates all subnets of a sandwich.
         batch_size: images per step.
         random_subnets: in a sandwich, beside the largest and the smallest.
-        sampling: of the random subnets' sizes: ``uniform``, or ``balanced``, which trains cheap and dear ones as often
-            as those in the middle.
+        sampling: of the random subnets' sizes: ``uniform``; ``balanced``, which trains cheap and dear ones as often as
+            those in the middle; or ``bounded``, of MACs that rise and fall slowly from step to step (ElasticViT,
+            arXiv:2303.09730).
         shrinking: kinds of sizes that become free one after the other, such as kernel, depth and width; all others are
             free from the start (progressive shrinking, arXiv:1908.09791).
         split_batch: share a step's images out among the random subnets, instead of showing all to each (ViT-ResNAS,

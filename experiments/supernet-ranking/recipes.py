@@ -75,7 +75,7 @@ def _trained(study: Study, recipe: str, seed: int) -> SubnetEvaluator:
             study.space,
             seed=seed,
             random_subnets=config.random_subnets,
-            balanced=config.sampling == "balanced",
+            sampling=config.sampling,
             shrinking=config.shrinking,
             steps=config.steps,
         )

@@ -5,18 +5,22 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from nas.sandwich import LARGEST, SMALLEST, Sandwich
+from nas.training_record import Sampling
+from predictors.additive import AdditiveCost
 from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
 from search_spaces.layout import Head, ImageInput, Layout, Operator, Stage, Stem
-from search_spaces.space import SearchSpace
+from search_spaces.space import Genomes, SearchSpace
 from search_spaces.tiny import tiny
 
 MBCONV = Operator(family="mbconv", sizes=(("kernel", (3, 5)), ("expansion", (2, 4))))
 CONVNEXT = Operator(family="convnext", sizes=(("kernel", (3, 5, 7)), ("expansion", (2,))))
 ATTENTION = Operator(family="attention", sizes=(("expansion", (1, 2)),))
+SAMPLINGS: tuple[Sampling, ...] = ("uniform", "balanced", "bounded")
 
 
 def mixed() -> NetworkSpace:
@@ -157,8 +161,8 @@ def test_a_step_depends_on_seed_and_step_alone(space: SearchSpace) -> None:
 def test_balanced_subnets_are_cheap_and_dear_as_often_as_in_between() -> None:
     space = tiny(1, 10)
     shares = []
-    for balanced in (False, True):
-        genomes = steps(Sandwich(space, seed=0, random_subnets=4, balanced=balanced), 300)[:, 2:].reshape(
+    for sampling in SAMPLINGS[:2]:
+        genomes = steps(Sandwich(space, seed=0, random_subnets=4, sampling=sampling), 300)[:, 2:].reshape(
             -1, space.n_genes
         )
         np.testing.assert_array_equal(space.check(genomes), genomes)
@@ -174,8 +178,34 @@ def test_balanced_subnets_are_cheap_and_dear_as_often_as_in_between() -> None:
     assert even.max() < 3 * even.min()
 
 
-def test_balanced_draws_are_fair_to_operators_too(space: SearchSpace) -> None:
-    sandwich = Sandwich(space, seed=0, balanced=True)
+def test_bounded_subnets_have_costs_that_rise_and_fall_slowly() -> None:
+    space, total = tiny(1, 10), 1200
+    macs = AdditiveCost.of(space, lambda block: block.macs()).predict
+    jumps, shares = {}, {}
+    for sampling in SAMPLINGS:
+        sandwich = Sandwich(space, seed=0, random_subnets=3, sampling=sampling, steps=total, cost=macs)
+        genomes = steps(sandwich, total)[:, 2:]
+        np.testing.assert_array_equal(
+            space.check(genomes.reshape(-1, space.n_genes)), genomes.reshape(-1, space.n_genes)
+        )
+        size = np.log(macs(genomes.reshape(-1, space.n_genes))).reshape(total, 3)
+        jumps[sampling] = np.abs(np.diff(size, axis=0)).mean(), size.std(axis=1).mean()
+        counts = np.histogram(size, bins=5)[0]
+        shares[sampling] = counts.min() / counts.max()
+    for other in ("uniform", "balanced"):
+        # From step to step, and among the subnets of a step.
+        assert jumps["bounded"][0] < 0.5 * jumps[other][0]
+        assert jumps["bounded"][1] < 0.5 * jumps[other][1]
+    assert shares["bounded"] > 0.3 > shares["uniform"]
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "bounded"])
+def test_other_draws_are_fair_to_operators_too(space: SearchSpace, sampling: Sampling) -> None:
+    def cost(genomes: Genomes) -> npt.NDArray[np.float64]:
+        size: npt.NDArray[np.float64] = 1.0 + genomes.sum(axis=1, dtype=np.float64)
+        return size
+
+    sandwich = Sandwich(space, seed=0, sampling=sampling, cost=cost)
     genomes = steps(sandwich, 10 * sandwich.cycle)
     active = np.stack([space.active(step) for step in genomes])
     for gene in operators(space):
