@@ -202,7 +202,8 @@ def train_network(
     Args:
         spec: the network.
         data: supplies the training split.
-        config: how to train; what it says of subnets, of drop path and of the head alone does not matter.
+        config: how to train; what it says of subnets, teachers, drop path, recomputing and the head alone does
+            not matter.
         checkpoint: file to resume from; the caller deletes it.
         accelerator: what to train on.
         progress: called after each step.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,9 @@ class Ranks:
     def wait(self) -> None:
         """Return when all processes are here."""
         if self.world > 1:
-            _reduce(torch.zeros(1, device="cuda" if dist.get_backend() == "nccl" else "cpu"), dist.ReduceOp.SUM)
+            here = torch.ones(1, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+            _reduce(here, dist.ReduceOp.SUM)
+            assert int(here) == self.world  # reading it is what waits: CUDA only takes note of a reduction
 
 
 def _reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
@@ -101,6 +104,8 @@ def _reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
 
 
 ALONE = Ranks()
+_PATIENCE = datetime.timedelta(days=2)
+"""The others wait while the first asks a teacher. Who dies is noticed at once: `torchrun` ends them all."""
 _STARTED_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 
 
@@ -123,7 +128,9 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     # Processes that are started again meet where killed ones have left their addresses, and would wait for these.
     name = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     attempt = dist.PrefixStore(name, store)  # type: ignore[attr-defined]
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=attempt, rank=rank, world_size=world)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", store=attempt, rank=rank, world_size=world, timeout=_PATIENCE
+    )
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nas.data import ImageData, SplitName
@@ -21,12 +25,14 @@ from nas.sandwich import LARGEST, SMALLEST, Sandwich
 from nas.supernet import Network, Supernet, channels_last, extract, recalibrate
 from search_spaces.errors import CheckError, MachineError
 from search_spaces.language import NetworkSpace
+from search_spaces.layout import Layout
 from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
 
 BATCH_SIZE = 128  # larger ones spend their time on page faults
 CALIBRATION_IMAGES = 512
 _CALIBRATION_BATCH = 128
+_WEIGHTS = "weights.safetensors"
 _SUMMARY_SEED = 2**32 - 1  # not one that anybody trains with
 
 
@@ -72,7 +78,7 @@ class SubnetEvaluator:
         self._workers = workers
         self._calibration = _calibration_batches(data)
         self._judges: dict[SplitName, _Judge] = {}
-        self._pools: dict[SplitName, EvaluationPool] = {}
+        self._pools: dict[SplitName, tuple[EvaluationPool, tempfile.TemporaryDirectory[str]]] = {}
         self._known: dict[SplitName, dict[tuple[int, ...], float]] = {}
 
     @property
@@ -100,7 +106,7 @@ class SubnetEvaluator:
 
         Raises:
             CheckError: a network's logits are not finite.
-            MachineError: a worker process was killed.
+            MachineError: a worker process has ended, or could not start.
         """
         if split not in self._known:
             self._known[split] = self.known(split)
@@ -120,23 +126,30 @@ class SubnetEvaluator:
     def close(self) -> None:
         """End the worker processes, if there are any; the next networks start them again."""
         while self._pools:
-            self._pools.popitem()[1].close()
+            _, (pool, folder) = self._pools.popitem()
+            pool.close()
+            folder.cleanup()
 
     def _accuracies(self, genomes: list[tuple[int, ...]], split: SplitName) -> Iterator[tuple[int, float]]:
         """Yield numbers and accuracies of networks; images are made once, since a search asks for one at a time."""
+        if not genomes:
+            return
         networks = [self.space.lower(np.array(genes, dtype=np.int16)) for genes in genomes]
         if split not in self._judges:
             self._judges[split] = _Judge(self.supernet, self._calibration, *_as_tensors(self.data, split))
-        if min(self._workers, len(networks)) > 1:
-            if split not in self._pools:
-                self._pools[split] = EvaluationPool(self._judges[split], self._workers)
-            try:
-                yield from self._pools[split].figures(networks)
-            except MachineError:
-                self.close()  # what is left of a pool is of no use
-                raise
-        else:
+        if self._workers == 1:
             yield from enumerate(map(self._judges[split], networks))
+            return
+        if split not in self._pools:
+            folder = tempfile.TemporaryDirectory(prefix="nas-evaluate-")
+            self._judges[split].store(Path(folder.name))
+            make = partial(_Judge.load, self.space.layout, Path(folder.name))
+            self._pools[split] = EvaluationPool(make, self._workers), folder
+        try:
+            yield from self._pools[split][0].figures(networks)
+        except MachineError:
+            self.close()  # what is left of a pool is of no use
+            raise
 
     def summary(self, *, progress: Progress = no_progress) -> AccuracySummary:
         """Return mean search-validation accuracies of large, small and random subnets, every operator in turn."""
@@ -163,12 +176,31 @@ class SubnetEvaluator:
 
 @dataclass(frozen=True, slots=True)
 class _Judge:
-    """Counts how many images of a split a subnet has right; all it needs can be sent to another process."""
+    """Counts how many images of a split a subnet has right."""
 
     supernet: Supernet
     calibration: list[Tensor]
     images: Tensor
     labels: Tensor
+
+    def store(self, folder: Path) -> None:
+        """Write all of it into a folder, for other processes to read."""
+        weights = {name: tensor.cpu().contiguous() for name, tensor in self.supernet.state_dict().items()}
+        save_file(weights, folder / _WEIGHTS)
+        np.save(folder / "labels.npy", self.labels.numpy())
+        for number, images in enumerate([self.images, *self.calibration]):
+            np.save(folder / f"images-{number:04}.npy", images.permute(0, 2, 3, 1).contiguous().numpy())
+
+    @classmethod
+    def load(cls, layout: Layout, folder: Path) -> _Judge:
+        """Read what `store` wrote; images are mapped into memory, so that several processes share them."""
+        supernet = Supernet(NetworkSpace(layout), seed=0)
+        supernet.load_state_dict(load_file(folder / _WEIGHTS))
+        # Copies are made of what is written to, which is nothing; torch warns of arrays that cannot be written to.
+        arrays = [np.load(path, mmap_mode="c") for path in sorted(folder.glob("images-*.npy"))]
+        images, *calibration = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in arrays)
+        labels = torch.from_numpy(np.load(folder / "labels.npy"))
+        return cls(channels_last(supernet).eval(), calibration, images, labels)
 
     def __call__(self, spec: NetworkSpec) -> float:
         return accuracy(_calibrated(self.supernet, spec, self.calibration), self.images, self.labels)

@@ -106,7 +106,7 @@ def fit(
         notice: told of a damaged checkpoint, and of a smallest subnet that does not learn.
 
     Raises:
-        InputError: the checkpoint is damaged, or belongs to another training; TensorBoard is not installed.
+        InputError: the checkpoint is damaged, or belongs to another training.
         CheckError: the loss is not finite, or processes do not agree.
         MachineError: the checkpoint cannot be written, or the memory does not suffice.
     """
@@ -127,7 +127,7 @@ def fit(
     while step < config.steps:
         try:
             with _enough_memory(config):
-                images, labels = _batch(data, train, config, step, part)
+                images, labels = batch_of(data, train, config, step, part)
                 images = augmented(images.to(target), config, step, rank=ranks.rank)
                 loss, row = trainer.step(step, images, labels.to(target))
         except CheckError:
@@ -147,7 +147,7 @@ def fit(
         progress(step, config.steps)
     ranks.compare(module)
     if ranks.first:
-        rows.write()
+        rows.close()
     trainer.finish()
     return Fitted(loss=loss, seconds=time.perf_counter() - started)
 
@@ -162,7 +162,9 @@ def networks_per_image(config: TrainingConfig) -> int:
     return 2 + (min(1, config.random_subnets) if config.split_batch else config.random_subnets)
 
 
-def _batch(data: ImageData, train: ImageSplit, config: TrainingConfig, step: int, part: slice) -> tuple[Tensor, Tensor]:
+def batch_of(
+    data: ImageData, train: ImageSplit, config: TrainingConfig, step: int, part: slice
+) -> tuple[Tensor, Tensor]:
     """Return a part of a step's images and labels: the training split in a fresh order every epoch."""
     chosen = batch_rows(config, len(train.labels), step)[part]
     images = torch.from_numpy(data.normalise(train.images[chosen]))
@@ -264,5 +266,6 @@ def _enough_memory(config: TrainingConfig) -> Iterator[None]:
             raise
         half = max(1, config.batch_size // 2)
         raise MachineError(
-            f"the memory does not suffice for {config.batch_size} images per step; try --batch-size {half}"
+            f"the memory does not suffice for {config.batch_size} images per step; try --batch-size {half}, or "
+            "recompute = true in a --config file"
         ) from None

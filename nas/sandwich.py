@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from nas.training_record import Sampling
-from search_spaces.errors import unknown_name
+from nas.training_record import Sampling, TrainingConfig
+from predictors.additive import AdditiveCost
+from search_spaces.errors import InputError, unknown_name
+from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes, SearchSpace
 
 _STREAM = 1  # keeps these draws apart from others of the same seed
@@ -46,7 +49,7 @@ class Sandwich:
         cost: returns a positive figure of canonical genomes, such as MACs, which bounded sampling needs.
 
     Raises:
-        InputError: the space has no size of a kind that is to shrink.
+        InputError: the space has no size of a kind that is to shrink, or bounded sampling has no cost.
     """
 
     def __init__(
@@ -60,7 +63,8 @@ class Sandwich:
         steps: int = 1,
         cost: Callable[[Genomes], npt.NDArray[np.float64]] | None = None,
     ) -> None:
-        assert cost or sampling != "bounded"
+        if sampling == "bounded" and cost is None:
+            raise InputError("bounded sampling needs a cost; `Sandwich.of` takes MACs")
         self.space = space
         self.seed = seed
         self.n_subnets = 2 + random_subnets
@@ -74,6 +78,19 @@ class Sandwich:
         parents = {gene.when.gene for gene in space.genes if gene.when is not None}
         self._depths = [p for p, gene in enumerate(space.genes) if gene.ordinal and gene.name in parents]
         self.cycle = math.lcm(1, *(len(space.genes[p].options) for p in self._operators))
+
+    @classmethod
+    def of(cls, space: NetworkSpace, config: TrainingConfig) -> Self:
+        """Return the sandwich of a training."""
+        return cls(
+            space,
+            seed=config.seed,
+            random_subnets=config.random_subnets,
+            sampling=config.sampling,
+            shrinking=config.shrinking,
+            steps=config.steps,
+            cost=AdditiveCost.of(space, lambda block: float(block.macs())).predict,
+        )
 
     def subnets(self, step: int) -> Genomes:
         """Return the canonical genomes of a step, ``int16[n_subnets, n_genes]``, largest and smallest first."""

@@ -22,7 +22,8 @@ from nas.progress import Progress, no_progress
 from nas.sandwich import Sandwich
 from nas.sandwich_step import Answers, SandwichStep
 from nas.supernet import Supernet, channels_last
-from nas.teacher import SoftLabels, soft_labels
+from nas.teacher import SoftLabels, Teacher, kept_answers
+from nas.training_log import require_tensorboard
 from nas.training_record import (
     WEIGHTS_FILE,
     Accelerator,
@@ -33,12 +34,12 @@ from nas.training_record import (
     find_record,
     weights_intact,
 )
-from predictors.additive import AdditiveCost
 from search_spaces.documents import pretty_json
 from search_spaces.errors import InputError, MachineError
 from search_spaces.language import NetworkSpace
 
 LOG_FILE = "training.csv"
+_NOT_SHARED = "{} is not what the first process has written: all need the same file system"
 
 
 def train_supernet(
@@ -76,33 +77,43 @@ def train_supernet(
         notice: told what a user should see, and what does not end the training.
 
     Raises:
-        InputError: the directory holds a training with another config, space or data; or CUDA is asked for and absent.
+        InputError: the directory holds a training with another config, space, data or teacher; the teacher is none; or
+            CUDA or TensorBoard is asked for and absent.
         CheckError: the loss is not finite.
         MachineError: the directory cannot be written, or the memory does not suffice.
     """
     target = choose_accelerator(accelerator)
     supernet = Supernet(space, seed=config.seed)
     taken_over = None if initial is None else take_over(supernet, space, initial)
-    soft, taught = _taught(teacher, data, directory, target, ranks, preparing)
+    if tensorboard:
+        require_tensorboard()
     if (record := find_record(directory)) is not None:
-        _check_same(record, config, space, data, taken_over, taught, ranks.world, directory)
+        _check_same(record, config, space, data, taken_over, teacher, ranks.world, directory)
+    taught = answers = None
+    if teacher is not None:
+        soft = _asked(teacher, data, directory, target, ranks, preparing)
+        right = soft.right(data.split("train").labels)
+        taught, answers = (
+            TeacherRecord(source=teacher, sha256=soft.sha256, train_accuracy=right),
+            step_answers(soft, data, config, ranks),
+        )
+    if record is not None:
+        _check_same_teacher(record, taught, directory)
         if weights_intact(record, directory):
             return record
     make_folder(directory)
     supernet = channels_last(supernet).to(target)
-    sandwich = Sandwich(
-        space,
-        seed=config.seed,
-        random_subnets=config.random_subnets,
-        sampling=config.sampling,
-        shrinking=config.shrinking,
-        steps=config.steps,
-        cost=AdditiveCost.of(space, lambda block: float(block.macs())).predict,
-    )
     checkpoint = directory / "checkpoint.pt"
     fitted = fit(
         supernet,
-        SandwichStep(supernet, space, sandwich, config, rank=ranks.rank, taught=_answers(soft, data, config, ranks)),
+        SandwichStep(
+            supernet,
+            space,
+            Sandwich.of(space, config),
+            config,
+            rank=ranks.rank,
+            taught=answers,
+        ),
         data,
         config,
         checkpoint=checkpoint,
@@ -139,7 +150,7 @@ def train_supernet(
     ranks.wait()
     record = find_record(directory)
     if record is None:
-        raise MachineError(f"{directory} is not what the first process has written: all need the same file system")
+        raise MachineError(_NOT_SHARED.format(directory))
     return record
 
 
@@ -200,23 +211,23 @@ def save_supernet(
     return record
 
 
-def _taught(
-    teacher: str | None, data: ImageData, directory: Path, device: torch.device, ranks: Ranks, progress: Progress
-) -> tuple[SoftLabels | None, TeacherRecord | None]:
-    """Return the answers of a teacher, if there is one: the first process asks it, the others read what it wrote."""
-    if teacher is None:
-        return None, None
-    if not ranks.first:
-        ranks.wait()
-    found = soft_labels(teacher, data, folder=directory, device=device, progress=progress)
+def _asked(
+    teacher: str, data: ImageData, directory: Path, device: torch.device, ranks: Ranks, progress: Progress
+) -> SoftLabels:
+    """Return the answers of a teacher: the first process asks it, the others read what it wrote."""
     if ranks.first:
+        soft = Teacher(teacher, data, device).soft_labels(directory, progress)
         ranks.wait()
-    return found
+        return soft
+    ranks.wait()
+    kept = kept_answers(directory, data)
+    if kept is None:
+        raise MachineError(_NOT_SHARED.format(directory))
+    return kept
 
 
-def _answers(soft: SoftLabels | None, data: ImageData, config: TrainingConfig, ranks: Ranks) -> Answers | None:
-    if soft is None:
-        return None
+def step_answers(soft: SoftLabels, data: ImageData, config: TrainingConfig, ranks: Ranks) -> Answers:
+    """Return a teacher's answers to the images that a process sees in each step."""
     n_images = len(data.split("train").labels)
 
     def of_step(step: int) -> Tensor:
@@ -236,7 +247,7 @@ def _check_same(
     space: NetworkSpace,
     data: ImageData,
     initial: InitialWeights | None,
-    teacher: TeacherRecord | None,
+    teacher: str | None,
     processes: int,
     directory: Path,
 ) -> None:
@@ -246,8 +257,8 @@ def _check_same(
     pairs = {"space": (record.space_hash, space.hash), "data": (record.data_hash[:16], data.content_hash[:16])}
     if (record.initial and record.initial.sha256) != (initial and initial.sha256):
         pairs["start"] = (_identified(record.initial), _identified(initial))
-    if (record.teacher and record.teacher.sha256) != (teacher and teacher.sha256):
-        pairs["teacher"] = (record.teacher.source if record.teacher else "", teacher.source if teacher else "none")
+    if (record.teacher is None) != (teacher is None):
+        pairs["teacher"] = (record.teacher.source if record.teacher else "none", teacher or "none")
     pairs["processes"] = (str(record.processes), str(processes))
     pairs |= {f.name: (getattr(record.trained, f.name), getattr(config, f.name)) for f in dataclasses.fields(config)}
     differing = [f"{name} {old}, now {new}" for name, (old, new) in pairs.items() if old != new]
@@ -255,4 +266,11 @@ def _check_same(
         raise InputError(
             f"{directory} already holds a supernet trained with other settings ({'; '.join(differing)}); "
             "use the same ones or another --run"
+        )
+
+
+def _check_same_teacher(record: TrainingRecord, taught: TeacherRecord | None, directory: Path) -> None:
+    if record.teacher and taught and record.teacher.sha256 != taught.sha256:
+        raise InputError(
+            f"{directory} holds a supernet of another teacher than {taught.source} is now; use another --run"
         )

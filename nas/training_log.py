@@ -27,10 +27,7 @@ class TrainingLog:
     Args:
         path: the file, or None for no log; rows of `step` and after it are forgotten, since these steps are done again.
         step: the first one to come.
-        events: folder for TensorBoard, which is told the same; or None.
-
-    Raises:
-        InputError: TensorBoard is asked for and not installed.
+        events: folder for TensorBoard, which is told the same and must be installed; or None.
     """
 
     def __init__(self, path: Path | None, step: int, events: Path | None = None) -> None:
@@ -55,15 +52,27 @@ class TrainingLog:
         if self._events is not None:
             self._events.flush()
 
+    def close(self) -> None:
+        """Put all rows on disk, and close the files."""
+        self.write()
+        if self._events is not None:
+            self._events.close()
 
-def _event_writer(folder: Path, step: int) -> Any:
-    """Return what writes TensorBoard's files, which has no types; what it shows of `step` and after it is forgotten."""
+
+def require_tensorboard() -> None:
+    """Raise `InputError` if TensorBoard is not installed."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        import torch.utils.tensorboard  # noqa: F401
     except ImportError:
         raise InputError(
             "TensorBoard is not installed here; run `pip install tensorboard`, or train without --tensorboard"
         ) from None
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    """Return what writes TensorBoard's files, which has no types; what it shows of `step` and after it is forgotten."""
+    from torch.utils.tensorboard import SummaryWriter
+
     make_folder(folder)
     return SummaryWriter(str(folder), purge_step=step)
 

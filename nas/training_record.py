@@ -120,6 +120,8 @@ class TrainingConfig:
             for name in names:
                 if not allowed(getattr(self, name)):
                     raise InputError(f"{name} must be {words}, got {getattr(self, name)}")
+        if self.shrinking and self.sampling == "bounded":
+            raise InputError("bounded sampling cannot keep to costs while shrinking holds sizes; choose one of the two")
         if len(set(self.shrinking)) < len(self.shrinking):
             raise InputError(f"shrinking names a kind of size twice: {', '.join(self.shrinking)}")
 
@@ -196,7 +198,7 @@ class TeacherRecord:
 
     Attributes:
         source: as it was named.
-        sha256: of its file, or of its weights.
+        sha256: of its answers.
         train_accuracy: share of the training images that it has right, 0..1.
     """
 

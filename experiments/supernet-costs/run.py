@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import json
-import resource
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ NETWORKS, ROUNDS, STEPS = 6, 15, 6
 
 
 def overhead(_: None) -> None:
-    """Time training steps of networks inside the supernet and alone, turn by turn."""
+    """Time forward and backward passes of networks inside the supernet and alone, turn by turn."""
     rows = []
     for name in ("tiny", "cifar", "mobile"):
         space = find_space(name, channels=CHANNELS, classes=CLASSES)
@@ -56,15 +56,16 @@ def overhead(_: None) -> None:
             spec = space.lower(genome)
             alone = channels_last(extract(supernet, spec)).train()
             images, labels = _batch(space, SPACES[name])
-            inside = functools.partial(supernet, spec=spec)
-            times = [
-                [
-                    _step_s(run, model, images, labels)
-                    for run, model in ((inside, supernet), (alone, alone), (alone, alone))
-                ]
-                for _ in range(ROUNDS)
+            runs: list[tuple[Callable[[Tensor], Tensor], nn.Module]] = [
+                (partial(supernet, spec=spec), supernet),
+                (alone, alone),
+                (alone, alone),
             ]
-            figures = np.array(times[2:])
+            figures = np.zeros((ROUNDS, 3))
+            for turn in range(-2, ROUNDS):  # the first two warm up
+                for place in np.roll(np.arange(3), turn):
+                    seconds = _step_s(*runs[place], images, labels)
+                    figures[max(turn, 0), place] = seconds
             ratio = np.median(figures[:, 0] / figures[:, 1])
             rows.append(
                 {
@@ -134,7 +135,10 @@ def train_some(setting: str) -> None:
 
 
 def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return the most memory that this process has held; what `resource` tells begins with its parent's."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found.group(1)) / 1024
 
 
 def origin(_: None) -> None:

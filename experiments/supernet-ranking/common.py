@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from nas.data import ImageData, load_data
+from nas.run import SPLIT_SEED
 from nas.training_record import TrainingConfig
 from search_spaces.catalogue import find_space
 from search_spaces.language import NetworkSpace
@@ -28,7 +29,6 @@ from experiments.study import kept_rows, save_table  # noqa: E402
 
 save = functools.partial(save_table, RESULTS)
 Values = npt.NDArray[np.float64]
-SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ def choose(study: Study) -> None:
     groups["elsewhere"] = np.array(
         [genome for genome in pool[: 10 * len(taken)] if genome.tobytes() not in taken][: settings["elsewhere"]]
     )
+    assert all(
+        len(genomes) == settings["elsewhere" if band == "elsewhere" else "in_band"] for band, genomes in groups.items()
+    )
     figures = {name: AdditiveCost.of(space, count) for name, count in _COUNTS.items()}
     frames = [
         pd.DataFrame(

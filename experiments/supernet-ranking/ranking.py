@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from common import RESULTS, Study, Values, save
 from experiments.study import Rows, draws
 
 Groups = npt.NDArray[np.intp]
+_DEFAULT = "default"
 _COSTS = ("predicted_ms", "macs", "params")
 
 
@@ -28,22 +30,68 @@ def rank(study: Study) -> None:
     networks = study.networks
     bands = networks["band"].astype("category").cat.codes.to_numpy().astype(np.intp)
     inside = np.flatnonzero(networks["band"] != "elsewhere").astype(np.intp)
-    truths = _by_seed(pd.read_csv(RESULTS / "scratch.csv"), networks["id"], "test")
-    within = [truth for truth in truths.values() if not np.isnan(truth[inside]).any()]
-    everywhere = [truth for truth in truths.values() if not np.isnan(truth).any()]
+    scratch = pd.read_csv(RESULTS / "scratch.csv")
+    validation, test = (_by_seed(scratch, networks["id"], split) for split in ("validation", "test"))
     rankers: dict[str, list[Values]] = {cost: [networks[cost].to_numpy(dtype=np.float64)] for cost in _COSTS}
     inherited = pd.read_csv(RESULTS / "inherited.csv")
     for recipe, table in inherited.groupby("recipe", sort=False):
         rankers[str(recipe)] = list(_by_seed(table, networks["id"], "validation").values())
-    one = np.zeros(len(networks), dtype=np.intp)
+    truths = list(test.values())
+    within = {name: _Ranking(figures, truths, bands, inside) for name, figures in rankers.items()}
+    everywhere = {
+        name: _Ranking(figures, truths[:1], np.zeros_like(bands), np.arange(len(bands)))
+        for name, figures in rankers.items()
+    }
+    # What one training alone tells of another, as a ranker would: by other images.
+    (first, second), (one, two) = validation.values(), truths
+    ceiling = np.array(
+        [_Ranking([first], [two], bands, inside).drawn(), _Ranking([second], [one], bands, inside).drawn()]
+    )
+    usual = within[_DEFAULT].drawn()
     rows: Rows = [
         {"ranker": name}
-        | _interval("within_bands", figures, within, bands, inside)
-        | _interval("everywhere", figures, everywhere, one, np.arange(len(networks)))
-        for name, figures in rankers.items()
+        | _interval("within_bands", within[name].drawn())
+        | _interval("lead_on_default", within[name].drawn() - usual)
+        | _interval("share_of_ceiling", within[name].drawn() / ceiling.mean(axis=0))
+        | _interval("everywhere", everywhere[name].drawn())
+        for name in rankers
     ]
-    ceiling = _interval("within_bands", within[:1], within[1:], bands, inside)
-    save(pd.DataFrame([*rows, {"ranker": "another seed of the training alone"} | ceiling]), "ranking")
+    rows.append({"ranker": "another training alone"} | _interval("within_bands", ceiling.mean(axis=0)))
+    save(pd.DataFrame(rows), "ranking")
+    by_seed = [
+        {"ranker": name, "seed": seed, "within_bands": _Ranking([values], truths, bands, inside).drawn()[0]}
+        for name, figures in rankers.items()
+        for seed, values in enumerate(figures)
+    ]
+    save(pd.DataFrame(by_seed), "ranking_seeds")
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """What ranks networks, one figure per seed; what it is to rank, one truth per seed; groups to rank in; of whom."""
+
+    figures: Sequence[Values]
+    truths: Sequence[Values]
+    groups: Groups
+    of: Groups
+
+    def drawn(self) -> Values:
+        """Return the mean τ over seeds, then those of 500 draws of networks and of figures' seeds, ``float64[501]``."""
+        rng = np.random.default_rng(0)
+        everything = (np.arange(len(self.of)), np.arange(len(self.figures)))
+        some = [(rows, rng.integers(len(self.figures), size=len(self.figures))) for rows in draws(len(self.of))[:500]]
+        return np.array([self._tau(*each) for each in (everything, *some)])
+
+    def _tau(self, rows: npt.NDArray[np.integer], seeds: npt.NDArray[np.integer]) -> float:
+        chosen = self.of[rows]
+        figures = [self.figures[seed][chosen] for seed in seeds]
+        return float(np.mean([pooled_tau(x, y[chosen], self.groups[chosen]) for x in figures for y in self.truths]))
+
+
+def _interval(name: str, drawn: Values) -> dict[str, float]:
+    """Return a figure, and its 95 % interval."""
+    low, high = np.quantile(drawn[1:], [0.025, 0.975])
+    return {name: float(drawn[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def _by_seed(table: pd.DataFrame, ids: pd.Series[str], column: str) -> Mapping[int, Values]:
@@ -52,19 +100,6 @@ def _by_seed(table: pd.DataFrame, ids: pd.Series[str], column: str) -> Mapping[i
         int(str(seed)): part.set_index("id")[column].reindex(ids).to_numpy(dtype=np.float64)
         for seed, part in table.groupby("seed")
     }
-
-
-def _interval(
-    name: str, figures: Sequence[Values], truths: Sequence[Values], groups: Groups, of: Groups
-) -> dict[str, float]:
-    """Return the mean τ over all pairs of figures and truths, and its 95 % interval over draws of networks."""
-
-    def mean_tau(rows: Groups) -> float:
-        return float(np.mean([pooled_tau(x[rows], y[rows], groups[rows]) for x in figures for y in truths]))
-
-    drawn = [mean_tau(of[rows]) for rows in draws(len(of))[:500]]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {name: mean_tau(of), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def compare_recipes(study: Study) -> None:
@@ -83,8 +118,9 @@ def compare_recipes(study: Study) -> None:
             {"recipe": recipe}
             | {str(name): float(seeds[name].mean()) for name in seeds}
             | {f"{name}_seeds_sd": seeds[name].std() for name in ("largest", "random", "smallest")}
-            | {"gap": gaps.mean(), "gap_networks_sd": gaps.mean(axis=0).std()}
+            | {"gap": gaps.mean(), "gap_networks_sd": gaps.mean(axis=0).std(ddof=1)}
             | {f"{name}_bias": value for name, value in zip(shares, bias.mean(axis=0), strict=True)}
+            | {f"{name}_bias_seeds_sd": value for name, value in zip(shares, bias.std(axis=0, ddof=1), strict=True)}
         )
     save(pd.DataFrame(rows), "recipes")
 

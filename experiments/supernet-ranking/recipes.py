@@ -71,15 +71,7 @@ def _trained(study: Study, recipe: str, seed: int) -> SubnetEvaluator:
         make_folder(folder)
         config, kind = _config(study, recipe, seed)
         supernet = channels_last(Supernet(study.space, seed=seed))
-        sandwich = kind(
-            study.space,
-            seed=seed,
-            random_subnets=config.random_subnets,
-            sampling=config.sampling,
-            shrinking=config.shrinking,
-            steps=config.steps,
-        )
-        step = SandwichStep(supernet, study.space, sandwich, config)
+        step = SandwichStep(supernet, study.space, kind.of(study.space, config), config)
         fitted = fit(
             supernet, step, study.data, config, checkpoint=folder / "checkpoint.pt", identity=f"{recipe} {config}"
         )

@@ -1,7 +1,7 @@
 """Runs this study: ``python experiments/supernet-ranking/run.py [--work DIR] [PART...]``; see README.md.
 
 Every part writes CSV files into results/. A part whose files are there is not run again, so a study that was stopped
-goes on; delete results/ to start over.
+goes on; delete results/ and the folder of --work to start over.
 """
 
 from __future__ import annotations

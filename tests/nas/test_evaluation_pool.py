@@ -6,6 +6,8 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,17 +20,18 @@ from nas.ledger import Ledger
 from nas.supernet import Supernet
 from search_spaces.errors import CheckError, MachineError
 from search_spaces.tiny import tiny
-from tests.nas.torch_helpers import few_digits, one_thread, scramble
+from tests.nas.hazards import wait_until
+from tests.nas.torch_helpers import few_digits, scramble
 
 SPACE = tiny(channels=1, classes=10)
 NAME = "accuracy:5eed:validation:fp32"
 GENOMES = SPACE.sample(12, np.random.default_rng(0))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def single_threaded() -> Iterator[None]:
-    with one_thread():
-        yield
+@pytest.fixture(autouse=True)
+def no_worker_is_left() -> Iterator[None]:
+    yield
+    assert not multiprocessing.active_children()
 
 
 def evaluator_of(folder: Path, workers: int, *, broken: bool = False) -> SubnetEvaluator:
@@ -70,7 +73,7 @@ def test_a_worker_that_is_killed_ends_the_evaluation_and_what_was_finished_is_kn
             assert worker
             os.kill(worker, signal.SIGKILL)
 
-    with pytest.raises(MachineError, match="one of 2 processes that evaluate networks was killed"):
+    with pytest.raises(MachineError, match="one of 2 processes that evaluate networks has ended"):
         evaluator.evaluate(np.concatenate([GENOMES, SPACE.sample(200, np.random.default_rng(1))]), progress=kill)
     known = evaluator.known()
     assert len(known) >= 3
@@ -86,3 +89,55 @@ def test_what_goes_wrong_in_a_worker_is_told_as_it_is(tmp_path: Path) -> None:
         evaluator.evaluate(GENOMES[:3])
     evaluator.close()
     assert evaluator.ledger.count(NAME) == 0
+
+
+_LEFT_BEHIND = """
+import os, signal
+from pathlib import Path
+from tests.nas.test_evaluation_pool import GENOMES, evaluator_of
+import multiprocessing
+
+def kill(done, total):
+    if done == 2:
+        print(*(each.pid for each in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    evaluator_of(Path("."), workers=2).evaluate(GENOMES, progress=kill)
+"""
+
+
+def run_script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    (folder / "script.py").write_text(text)
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def test_workers_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    done = run_script(tmp_path, _LEFT_BEHIND)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    workers = [int(each) for each in done.stdout.split()]
+    assert len(workers) == 2
+    wait_until(lambda: not any(is_running(each) for each in workers))
+
+
+def test_a_script_without_a_main_guard_is_told_of_it(tmp_path: Path) -> None:
+    done = run_script(tmp_path, _LEFT_BEHIND.replace('if __name__ == "__main__":', "if True:"))
+    assert done.returncode == 1
+    assert 'a script needs `if __name__ == "__main__":`' in done.stderr
