@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,9 @@ RESULTS = HERE / "results"
 sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share is a package that is never installed
 
 from experiments.study import provenance, run_parts, save_table, say  # noqa: E402
-from nas.fitting import networks_per_image  # noqa: E402
+from nas.augmentation import augmented  # noqa: E402
+from nas.data import ImageData, ImageSplit  # noqa: E402
+from nas.fitting import batch_of, networks_per_image  # noqa: E402
 from nas.sandwich import Sandwich  # noqa: E402
 from nas.sandwich_step import SandwichStep  # noqa: E402
 from nas.supernet import Supernet, channels_last, extract  # noqa: E402
@@ -41,6 +44,7 @@ CHANNELS, CLASSES = 3, 10
 SPACES = {"tiny": 32, "cifar": 32, "mobile": 8, "mobile-int8": 8, "ofa-mbv3": 8}
 """Images per step."""
 NETWORKS, ROUNDS, STEPS = 6, 15, 6
+PHOTOS, PHOTO_SIDE = 2000, 128
 
 
 def overhead(_: None) -> None:
@@ -141,6 +145,39 @@ def _peak_mb() -> float:
     return int(found.group(1)) / 1024
 
 
+def loading(_: None) -> None:
+    """Time what comes before a step on photos of 128x128 pixels: choosing, normalising, augmenting."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (PHOTOS, PHOTO_SIDE, PHOTO_SIDE, CHANNELS), dtype=np.uint8)
+    split = ImageSplit(pixels, rng.integers(0, CLASSES, PHOTOS))
+    names = tuple(str(number) for number in range(CLASSES))
+    data = ImageData(
+        name="photos",
+        class_names=names,
+        channels=CHANNELS,
+        resolution=PHOTO_SIDE,
+        mean=(0.5,) * CHANNELS,
+        std=(0.3,) * CHANNELS,
+        splits={"train": split},
+        content_hash="",
+    )
+    recipes: dict[str, dict[str, Any]] = {
+        "as they are": {},
+        "augmented": {"flip": True, "shift": 0.125, "zoom": 0.2, "colour": 0.2, "erase": 0.25},
+    }
+    rows = []
+    for recipe, changes in recipes.items():
+        config = dataclasses.replace(TrainingConfig(), batch_size=32, **changes)
+        seconds = []
+        for step in range(4 * STEPS):
+            started = time.perf_counter()
+            images, _labels = batch_of(data, split, config, step, slice(None))
+            augmented(images, config, step)
+            seconds.append(time.perf_counter() - started)
+        rows.append({"images": recipe, "side": PHOTO_SIDE, "images_per_s": 32 / float(np.median(seconds[2:]))})
+    save_table(RESULTS, pd.DataFrame(rows), "loading")
+
+
 def origin(_: None) -> None:
     """Say what made the figures."""
     save_table(RESULTS, provenance(["torch", "numpy"], threads=str(torch.get_num_threads())), "provenance")
@@ -150,6 +187,7 @@ PARTS: dict[str, tuple[str, Callable[[None], None]]] = {
     "provenance": ("provenance.csv", origin),
     "overhead": ("overhead.csv", overhead),
     "costs": ("costs.csv", costs),
+    "loading": ("loading.csv", loading),
 }
 
 
