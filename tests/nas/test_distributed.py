@@ -24,7 +24,8 @@ from nas.fitting import StepOutcome, fit
 from nas.sandwich import Sandwich
 from nas.sandwich_step import SandwichStep
 from nas.supernet import Supernet, channels_last
-from nas.training import train_supernet
+from nas.teacher import Teacher
+from nas.training import step_answers, train_supernet
 from nas.training_record import TrainingConfig, find_record, training_config
 from search_spaces.errors import CheckError, InputError
 from search_spaces.tiny import tiny
@@ -68,16 +69,27 @@ def in_two_processes(act: Callable[[Ranks, Any], None], folder: Path, options: o
     return [path.read_text() for path in sorted(folder.glob("error-*"))]
 
 
-def train(ranks: Ranks, options: tuple[Path, TrainingConfig]) -> None:
-    directory, config = options
-    train_supernet(SPACE, few_digits(), config, directory=directory, ranks=ranks)
+def train(ranks: Ranks, options: tuple[Path, TrainingConfig, str | None]) -> None:
+    directory, config, teacher = options
+    train_supernet(SPACE, few_digits(), config, directory=directory, teacher=teacher, ranks=ranks)
 
 
-def in_turn(directory: Path, config: TrainingConfig) -> dict[str, Tensor]:
+def in_turn(directory: Path, config: TrainingConfig, teacher: str | None) -> dict[str, Tensor]:
     """Return the parameters of one process that runs the shards of every batch in turn, and averages."""
     supernet = channels_last(Supernet(SPACE, seed=config.seed))
     sandwich = Sandwich(SPACE, seed=config.seed, random_subnets=config.random_subnets)
-    shards = [SandwichStep(supernet, SPACE, sandwich, config, rank=rank) for rank in range(WORLD)]
+    soft = Teacher(teacher, few_digits(), torch.device("cpu")).soft_labels(directory) if teacher else None
+    shards = [
+        SandwichStep(
+            supernet,
+            SPACE,
+            sandwich,
+            config,
+            rank=rank,
+            taught=step_answers(soft, few_digits(), config, Ranks(rank, WORLD)) if soft else None,
+        )
+        for rank in range(WORLD)
+    ]
 
     def backward(step: int, images: Tensor, labels: Tensor) -> StepOutcome:
         outcomes, gradients = [], []
@@ -94,13 +106,19 @@ def in_turn(directory: Path, config: TrainingConfig) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in supernet.named_parameters()}
 
 
-@pytest.mark.parametrize("changes", [{}, {"drop_path": 0.2, "ema_decay": 0.9, "optimizer": "sgd"}])
+@pytest.mark.parametrize(
+    ("changes", "teacher"),
+    [({}, None), ({"drop_path": 0.2, "ema_decay": 0.9, "optimizer": "sgd"}, "tests.nas.test_teacher:Judge")],
+)
 def test_two_processes_come_to_the_weights_of_one_that_runs_their_parts_in_turn(
-    changes: dict[str, Any], tmp_path: Path
+    changes: dict[str, Any], teacher: str | None, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, steps=6, **changes)
-    assert in_two_processes(train, tmp_path / "two", (tmp_path / "two" / "supernet", config)) == []
-    expected, found = in_turn(tmp_path, config), load_file(tmp_path / "two" / "supernet" / "weights.safetensors")
+    assert in_two_processes(train, tmp_path / "two", (tmp_path / "two" / "supernet", config, teacher)) == []
+    expected, found = (
+        in_turn(tmp_path, config, teacher),
+        load_file(tmp_path / "two" / "supernet" / "weights.safetensors"),
+    )
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6, msg=name)
     assert find_record(tmp_path / "two" / "supernet") is not None
@@ -166,9 +184,9 @@ def test_processes_with_other_images_are_found_out(tmp_path: Path) -> None:
 
 def test_a_training_goes_on_with_as_many_processes_as_it_was_begun_with(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, steps=1)
-    assert in_two_processes(train, tmp_path / "two", (tmp_path / "two" / "supernet", config)) == []
+    assert in_two_processes(train, tmp_path / "two", (tmp_path / "two" / "supernet", config, None)) == []
     with pytest.raises(InputError, match=r"other settings \(processes 2, now 1"):
-        train(ALONE, (tmp_path / "two" / "supernet", config))
+        train(ALONE, (tmp_path / "two" / "supernet", config, None))
 
 
 @pytest.mark.parametrize("names", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "many", "RANK": "0"}])
