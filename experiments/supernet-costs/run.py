@@ -8,11 +8,13 @@ Needs an idle machine for about ten minutes. A part whose table is there is left
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,20 +33,24 @@ sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share
 
 from experiments.study import provenance, run_parts, save_table, say  # noqa: E402
 from nas.augmentation import augmented  # noqa: E402
-from nas.data import ImageData, ImageSplit  # noqa: E402
+from nas.data import ImageData, ImageSplit, load_data  # noqa: E402
+from nas.evaluate import CALIBRATION_IMAGES, SubnetEvaluator  # noqa: E402
 from nas.fitting import batch_of, networks_per_image  # noqa: E402
+from nas.ledger import Ledger  # noqa: E402
 from nas.sandwich import Sandwich  # noqa: E402
 from nas.sandwich_step import SandwichStep  # noqa: E402
-from nas.supernet import Supernet, channels_last, extract  # noqa: E402
+from nas.supernet import Supernet, channels_last, extract, recalibrate  # noqa: E402
 from nas.training_record import TrainingConfig  # noqa: E402
 from search_spaces.catalogue import find_space  # noqa: E402
 from search_spaces.language import NetworkSpace  # noqa: E402
+from search_spaces.space import Genomes  # noqa: E402
 
 CHANNELS, CLASSES = 3, 10
 SPACES = {"tiny": 32, "cifar": 32, "mobile": 8, "mobile-int8": 8, "ofa-mbv3": 8}
 """Images per step."""
 NETWORKS, ROUNDS, STEPS = 6, 15, 6
 PHOTOS, PHOTO_SIDE = 2000, 128
+EVALUATED = 24
 
 
 def overhead(_: None) -> None:
@@ -178,6 +184,46 @@ def loading(_: None) -> None:
     save_table(RESULTS, pd.DataFrame(rows), "loading")
 
 
+def evaluation(_: None) -> None:
+    """Time the evaluation of networks on `clutter`: as written down plainly, and as the toolkit does it."""
+    space = find_space("tiny", channels=1, classes=10)
+    data = load_data("clutter", resolution=space.layout.input.resolution, seed=0)
+    supernet = channels_last(Supernet(space, seed=0)).eval()
+    genomes = space.unique(space.sample(EVALUATED + 9, np.random.default_rng(0)))
+    chosen, others = genomes[:EVALUATED], genomes[EVALUATED:]
+    started = time.perf_counter()
+    plain = [_plain_accuracy(supernet, space, genome, data) for genome in chosen]
+    rows = [{"how": "plainly", "workers": 1, "seconds_per_network": (time.perf_counter() - started) / EVALUATED}]
+    for workers in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            ledger = Ledger(Path(folder) / "ledger.db")
+            evaluator = SubnetEvaluator(space, supernet, "5eed", data, ledger, workers=workers)
+            evaluator.evaluate(others)  # starts the workers
+            started = time.perf_counter()
+            values = evaluator.evaluate(chosen)
+            seconds = (time.perf_counter() - started) / EVALUATED
+            evaluator.close()
+        told = {"how": "evaluate", "workers": workers, "seconds_per_network": seconds}
+        rows.append(told | {"same_accuracies": int(np.sum(np.isclose(values, plain, rtol=0.0, atol=1e-9)))})
+    save_table(RESULTS, pd.DataFrame(rows), "evaluation")
+
+
+def _plain_accuracy(supernet: Supernet, space: NetworkSpace, genome: Genomes, data: ImageData) -> float:
+    """Recalibrate a copy of the supernet on the images that `SubnetEvaluator` takes, and count."""
+    spec, copied = space.lower(genome), copy.deepcopy(supernet)
+    train, validation = data.split("train"), data.split("validation")
+    chosen = np.random.default_rng(0).permutation(len(train.labels))[:CALIBRATION_IMAGES]
+    batches = (torch.from_numpy(data.normalise(train.images[rows])) for rows in np.array_split(chosen, 4))
+    recalibrate(copied, batches, lambda images: copied(images, spec))
+    right = 0
+    with torch.inference_mode():
+        for start in range(0, len(validation.labels), 128):
+            rows = slice(start, start + 128)
+            answers = copied(torch.from_numpy(data.normalise(validation.images[rows])), spec).argmax(dim=1)
+            right += int((answers == torch.from_numpy(validation.labels[rows])).sum())
+    return right / len(validation.labels)
+
+
 def origin(_: None) -> None:
     """Say what made the figures."""
     save_table(RESULTS, provenance(["torch", "numpy"], threads=str(torch.get_num_threads())), "provenance")
@@ -188,6 +234,7 @@ PARTS: dict[str, tuple[str, Callable[[None], None]]] = {
     "overhead": ("overhead.csv", overhead),
     "costs": ("costs.csv", costs),
     "loading": ("loading.csv", loading),
+    "evaluation": ("evaluation.csv", evaluation),
 }
 
 
