@@ -31,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share is a package that is never installed
 
-from experiments.study import provenance, run_parts, save_table, say  # noqa: E402
+from experiments.study import Rows, provenance, run_parts, save_table, say  # noqa: E402
 from nas.augmentation import augmented  # noqa: E402
 from nas.data import ImageData, ImageSplit, load_data  # noqa: E402
 from nas.evaluate import CALIBRATION_IMAGES, SubnetEvaluator  # noqa: E402
@@ -193,7 +193,7 @@ def evaluation(_: None) -> None:
     chosen, others = genomes[:EVALUATED], genomes[EVALUATED:]
     started = time.perf_counter()
     plain = [_plain_accuracy(supernet, space, genome, data) for genome in chosen]
-    rows = [{"how": "plainly", "workers": 1, "seconds_per_network": (time.perf_counter() - started) / EVALUATED}]
+    rows: Rows = [{"how": "plainly", "workers": 1, "seconds_per_network": (time.perf_counter() - started) / EVALUATED}]
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             ledger = Ledger(Path(folder) / "ledger.db")
