@@ -1,6 +1,6 @@
 """What training a supernet costs: against the same networks alone, in memory, in images per second.
 
-    OMP_NUM_THREADS=1 python experiments/supernet-costs/run.py [PART...]
+    python experiments/supernet-costs/run.py [PART...]
 
 Needs an idle machine for about ten minutes. A part whose table is there is left as it is.
 """
