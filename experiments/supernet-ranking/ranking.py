@@ -1,0 +1,133 @@
+"""How well figures that are cheap to get rank networks by the accuracy that they reach alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from common import RESULTS, Study, Values, save
+
+from experiments.study import Rows, draws
+
+Groups = npt.NDArray[np.intp]
+_DEFAULT = "default"
+_COSTS = ("predicted_ms", "macs", "params")
+
+
+def pooled_tau(first: Values, second: Values, groups: Groups) -> float:
+    """Return Kendall's τ-b over all pairs of networks of one group, ``float64[n]`` and ``intp[n]``."""
+    rows, columns = np.triu_indices(len(first), 1)
+    same = groups[rows] == groups[columns]
+    one, two = (np.sign(values[rows] - values[columns])[same] for values in (first, second))
+    return float((one * two).sum() / np.sqrt(np.abs(one).sum() * np.abs(two).sum()))
+
+
+def rank(study: Study) -> None:
+    """Compare what ranks networks: supernets of every recipe, and costs that need none."""
+    networks = study.networks
+    bands = networks["band"].astype("category").cat.codes.to_numpy().astype(np.intp)
+    inside = np.flatnonzero(networks["band"] != "elsewhere").astype(np.intp)
+    scratch = pd.read_csv(RESULTS / "scratch.csv")
+    validation, test = (_by_seed(scratch, networks["id"], split) for split in ("validation", "test"))
+    rankers: dict[str, list[Values]] = {cost: [networks[cost].to_numpy(dtype=np.float64)] for cost in _COSTS}
+    inherited = pd.read_csv(RESULTS / "inherited.csv")
+    for recipe, table in inherited.groupby("recipe", sort=False):
+        rankers[str(recipe)] = list(_by_seed(table, networks["id"], "validation").values())
+    truths = list(test.values())
+    within = {name: _Ranking(figures, truths, bands, inside) for name, figures in rankers.items()}
+    everywhere = {
+        name: _Ranking(figures, truths[:1], np.zeros_like(bands), np.arange(len(bands)))
+        for name, figures in rankers.items()
+    }
+    # What one training alone tells of another, as a ranker would: by other images.
+    (first, second), (one, two) = validation.values(), truths
+    ceiling = np.array(
+        [_Ranking([first], [two], bands, inside).drawn(), _Ranking([second], [one], bands, inside).drawn()]
+    )
+    usual = within[_DEFAULT].drawn()
+    rows: Rows = [
+        {"ranker": name}
+        | _interval("within_bands", within[name].drawn())
+        | _interval("lead_on_default", within[name].drawn() - usual)
+        | _interval("share_of_ceiling", within[name].drawn() / ceiling.mean(axis=0))
+        | _interval("everywhere", everywhere[name].drawn())
+        for name in rankers
+    ]
+    rows.append({"ranker": "another training alone"} | _interval("within_bands", ceiling.mean(axis=0)))
+    save(pd.DataFrame(rows), "ranking")
+    by_seed = [
+        {"ranker": name, "seed": seed, "within_bands": _Ranking([values], truths, bands, inside).drawn()[0]}
+        for name, figures in rankers.items()
+        for seed, values in enumerate(figures)
+    ]
+    save(pd.DataFrame(by_seed), "ranking_seeds")
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """What ranks networks, one figure per seed; what it is to rank, one truth per seed; groups to rank in; of whom."""
+
+    figures: Sequence[Values]
+    truths: Sequence[Values]
+    groups: Groups
+    of: Groups
+
+    def drawn(self) -> Values:
+        """Return the mean τ over seeds, then those of 500 draws of networks and of figures' seeds, ``float64[501]``."""
+        rng = np.random.default_rng(0)
+        everything = (np.arange(len(self.of)), np.arange(len(self.figures)))
+        some = [(rows, rng.integers(len(self.figures), size=len(self.figures))) for rows in draws(len(self.of))[:500]]
+        return np.array([self._tau(*each) for each in (everything, *some)])
+
+    def _tau(self, rows: npt.NDArray[np.integer], seeds: npt.NDArray[np.integer]) -> float:
+        chosen = self.of[rows]
+        figures = [self.figures[seed][chosen] for seed in seeds]
+        return float(np.mean([pooled_tau(x, y[chosen], self.groups[chosen]) for x in figures for y in self.truths]))
+
+
+def _interval(name: str, drawn: Values) -> dict[str, float]:
+    """Return a figure, and its 95 % interval."""
+    low, high = np.quantile(drawn[1:], [0.025, 0.975])
+    return {name: float(drawn[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _by_seed(table: pd.DataFrame, ids: pd.Series[str], column: str) -> Mapping[int, Values]:
+    """Return a column in the order of some ids, by seed; NaN for those that have no row."""
+    return {
+        int(str(seed)): part.set_index("id")[column].reindex(ids).to_numpy(dtype=np.float64)
+        for seed, part in table.groupby("seed")
+    }
+
+
+def compare_recipes(study: Study) -> None:
+    """Put recipes side by side: accuracies, gaps to training alone, what operators gain by sharing."""
+    inherited, alone = pd.read_csv(RESULTS / "inherited.csv"), pd.read_csv(RESULTS / "scratch.csv")
+    truth = alone.groupby("id")["validation"].mean().reindex(study.networks["id"]).to_numpy()
+    shares = _operator_shares(study)
+    rows: Rows = []
+    for recipe, table in inherited.groupby("recipe", sort=False):
+        seeds = table.groupby("seed")[["seconds", "largest", "random", "smallest"]].first()
+        gaps = np.stack([values - truth for values in _by_seed(table, study.networks["id"], "validation").values()])
+        # The gap of a network that had one operator alone, were gaps sums over blocks, against that of the average one.
+        bias = np.stack([np.linalg.lstsq(shares.to_numpy(), gap, rcond=None)[0] for gap in gaps])
+        bias -= bias.mean(axis=1, keepdims=True)
+        rows.append(
+            {"recipe": recipe}
+            | {str(name): float(seeds[name].mean()) for name in seeds}
+            | {f"{name}_seeds_sd": seeds[name].std() for name in ("largest", "random", "smallest")}
+            | {"gap": gaps.mean(), "gap_networks_sd": gaps.mean(axis=0).std(ddof=1)}
+            | {f"{name}_bias": value for name, value in zip(shares, bias.mean(axis=0), strict=True)}
+            | {f"{name}_bias_seeds_sd": value for name, value in zip(shares, bias.std(axis=0, ddof=1), strict=True)}
+        )
+    save(pd.DataFrame(rows), "recipes")
+
+
+def _operator_shares(study: Study) -> pd.DataFrame:
+    """Return the share of each operator in the blocks of every network."""
+    chosen = [[placed.block.family for placed in study.space.lower(genome)] for genome in study.genomes]
+    operators = sorted({operator.family for stage in study.space.layout.stages for operator in stage.operators})
+    counts = pd.DataFrame([{name: families.count(name) for name in operators} for families in chosen])
+    return counts.div(counts.sum(axis=1), axis=0)
