@@ -8,10 +8,12 @@ import os
 import platform
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -56,15 +58,27 @@ def save_table(results: Path, frame: pd.DataFrame, name: str) -> None:
     write_atomic(results / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
 
 
-def kept_rows(folder: Path, name: str, make: Callable[[], Rows]) -> Rows:
-    """Return some rows, made on the first call and kept in a folder for a study that is started again."""
-    path = folder / f"{name}.json"
-    if not path.exists():
-        say(name)
-        make_folder(path.parent)
-        write_atomic(path, json.dumps(make(), allow_nan=False))
-    rows: Rows = json.loads(path.read_text())
-    return rows
+@dataclass(frozen=True)
+class ConfiguredStudy:
+    """The settings of a study in its ``config.toml``, and the folder where what it makes on the way is kept."""
+
+    config: dict[str, Any]
+    work: Path
+
+    @classmethod
+    def load(cls, here: Path, work: Path) -> Self:
+        """Read the settings of the study in a folder."""
+        return cls(tomllib.loads((here / "config.toml").read_text()), work.resolve())
+
+    def once(self, name: str, make: Callable[[], Rows]) -> Rows:
+        """Return some rows, made on the first call and kept for a study that is started again."""
+        path = self.work / "rows" / f"{name}.json"
+        if not path.exists():
+            say(name)
+            make_folder(path.parent)
+            write_atomic(path, json.dumps(make(), allow_nan=False))
+        rows: Rows = json.loads(path.read_text())
+        return rows
 
 
 def nas(*arguments: object) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class StepOutcome:
     """What a step tells.
 
     Attributes:
-        loss: on the labels, of the network, or of the largest subnet.
+        loss: on the labels, of the network, of the largest subnet, or the mean of random ones.
         smallest_loss: of the smallest subnet, if there is one.
         smallest_correct: share of the batch that it has right.
         token: what all processes of a training must agree on: a number that stands for the subnets of the step.
@@ -159,7 +159,8 @@ def images_seen(config: TrainingConfig, data: ImageData) -> int:
 
 def networks_per_image(config: TrainingConfig) -> int:
     """Return how many subnets of a step see an image."""
-    return 2 + (min(1, config.random_subnets) if config.split_batch else config.random_subnets)
+    random = min(1, config.random_subnets) if config.split_batch else config.random_subnets
+    return (2 if config.sandwich else 0) + random
 
 
 def batch_of(

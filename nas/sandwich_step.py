@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable
 
@@ -49,39 +50,66 @@ class SandwichStep:
 
     def __call__(self, step: int, images: Tensor, labels: Tensor) -> StepOutcome:
         """Run a step's subnets forwards and backwards; see `Backward`."""
+        subnets = self._sandwich.subnets(step)
+        taught = None if self._taught is None else self._taught(step).to(images.device)
+        if self._config.sandwich:
+            outcome = self._whole(step, subnets, images, labels, taught)
+        else:
+            outcome = self._random_only(subnets[SMALLEST + 1 :], images, labels, taught)
+        if step < self._config.head_warmup_steps:
+            for parameter in self._body:
+                parameter.grad = None
+        return dataclasses.replace(outcome, token=zlib.crc32(np.ascontiguousarray(subnets).tobytes()))
+
+    def _whole(self, step: int, subnets: Genomes, images: Tensor, labels: Tensor, taught: Tensor | None) -> StepOutcome:
+        """Run the largest subnet, which learns from the labels and teaches, then all others."""
         config = self._config
-        largest, *others = subnets = self._sandwich.subnets(step)
+        largest, *others = subnets
         # Small subnets have too little to spare for being held back (NASViT, section 3.3).
         teacher = self._logits(largest, images, _drop_path(config, step, self._rank))
-        largest_loss = F.cross_entropy(teacher, labels, label_smoothing=config.label_smoothing)
-        loss = largest_loss
-        if self._taught is not None:
-            taught = F.cross_entropy(teacher, self._taught(step).to(teacher.device))
-            loss = config.teacher_share * taught + (1.0 - config.teacher_share) * loss
-        loss.backward()  # type: ignore[no-untyped-call]
+        largest_loss = self._loss(teacher, labels)
+        torch.autograd.backward(self._with_answers(largest_loss, teacher, taught))
         project = step >= config.projection_from * config.steps
         alone = self._taken_gradients() if project else []
         smallest_loss = smallest_correct = None
         for row, genome in enumerate(others, start=1):
-            seen = self._part(row, len(labels))
+            seen = slice(0, len(labels)) if row == SMALLEST else self._part(row - SMALLEST - 1, len(labels))
             logits = self._logits(genome, images[seen])
             # With its labels alone a weak teacher of the first steps would hold the others back.
-            told = F.cross_entropy(logits, labels[seen], label_smoothing=config.label_smoothing)
+            told = self._loss(logits, labels[seen])
             # In-place distillation (arXiv:1903.05134): the step's largest subnet teaches the others.
-            taught = self._distill(logits, teacher[seen].detach())
-            loss = config.distillation * taught + (1.0 - config.distillation) * told
-            (loss * ((seen.stop - seen.start) / len(labels))).backward()
+            soft = self._distill(logits, teacher[seen].detach())
+            loss = config.distillation * soft + (1.0 - config.distillation) * told
+            torch.autograd.backward(loss * _share(seen, labels))
             if row == SMALLEST:
                 smallest_loss, smallest_correct = told.detach(), (logits.argmax(dim=1) == labels).float().mean()
         if project:
             combined = without_conflict(alone, [each.grad for each in self._parameters])
             for parameter, gradient in zip(self._parameters, combined, strict=True):
                 parameter.grad = gradient
-        if step < config.head_warmup_steps:
-            for parameter in self._body:
-                parameter.grad = None
-        token = zlib.crc32(np.ascontiguousarray(subnets).tobytes())
-        return StepOutcome(largest_loss.detach(), smallest_loss, smallest_correct, token)
+        return StepOutcome(largest_loss.detach(), smallest_loss, smallest_correct)
+
+    def _random_only(self, subnets: Genomes, images: Tensor, labels: Tensor, taught: Tensor | None) -> StepOutcome:
+        """Run random subnets, each of which learns from the labels."""
+        losses = []
+        for number, genome in enumerate(subnets):
+            seen = self._part(number, len(labels))
+            logits = self._logits(genome, images[seen])
+            told = self._loss(logits, labels[seen])
+            loss = self._with_answers(told, logits, None if taught is None else taught[seen])
+            torch.autograd.backward(loss * _share(seen, labels))
+            losses.append(told.detach())
+        return StepOutcome(torch.stack(losses).mean())
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=self._config.label_smoothing)
+
+    def _with_answers(self, loss: Tensor, logits: Tensor, taught: Tensor | None) -> Tensor:
+        """Return a loss on the labels mixed with that on an external teacher's answers, where there are any."""
+        if taught is None:
+            return loss
+        share = self._config.teacher_share
+        return share * F.cross_entropy(logits, taught) + (1.0 - share) * loss
 
     def _logits(self, genome: Genomes, images: Tensor, drop_path: DropPath | None = None) -> Tensor:
         with forward_precision(self._config, images.device):
@@ -90,14 +118,14 @@ class SandwichStep:
             )
         return logits.float()
 
-    def _part(self, row: int, n_images: int) -> slice:
-        """Return which of a step's images a subnet sees: all, unless random subnets share them out."""
-        first, count = row - SMALLEST - 1, self._config.random_subnets
-        if row == SMALLEST or not self._config.split_batch:
+    def _part(self, number: int, n_images: int) -> slice:
+        """Return which of a step's images a random subnet sees: all, unless they share them out."""
+        count = self._config.random_subnets
+        if not self._config.split_batch:
             return slice(0, n_images)
         if n_images < 2 * count:
             raise InputError(f"split_batch needs two images for each of {count} random subnets, a step has {n_images}")
-        return slice(first * n_images // count, (first + 1) * n_images // count)
+        return slice(number * n_images // count, (number + 1) * n_images // count)
 
     def _taken_gradients(self) -> list[Tensor | None]:
         """Return the gradients so far, and leave none behind."""
@@ -105,6 +133,10 @@ class SandwichStep:
         for parameter in self._parameters:
             parameter.grad = None
         return gradients
+
+
+def _share(seen: slice, labels: Tensor) -> float:
+    return float(seen.stop - seen.start) / len(labels)
 
 
 def _drop_path(config: TrainingConfig, step: int, rank: int) -> DropPath | None:

@@ -38,7 +38,8 @@ class TrainingConfig:
     Attributes:
         steps: of the optimiser; each one updates all subnets of a sandwich.
         batch_size: images per step.
-        random_subnets: in a sandwich, beside the largest and the smallest.
+        sandwich: update the largest and the smallest subnet in every step (arXiv:1903.05134), beside random ones.
+        random_subnets: in a step.
         sampling: of the random subnets' sizes: ``uniform``; ``balanced``, which trains cheap and dear ones as often as
             those in the middle; or ``bounded``, of MACs that rise and fall slowly from step to step (ElasticViT,
             arXiv:2303.09730).
@@ -56,8 +57,10 @@ class TrainingConfig:
         gradient_norm: above which gradients are scaled down.
         label_smoothing: of the data's labels.
         head_warmup_steps: first steps in which nothing but the head learns: for weights that come from elsewhere.
-        distillation: share of the largest subnet's soft labels in the other subnets' loss; the rest is the data's.
-        teacher_share: share of an external teacher's answers in the largest subnet's loss, where there is one.
+        distillation: share of the largest subnet's soft labels in the other subnets' loss, where a step has a largest
+            one; the rest is the data's.
+        teacher_share: share of an external teacher's answers, where there is one, in the largest subnet's loss; without
+            a sandwich in that of all subnets.
         divergence: from soft labels: ``kl``, or the adaptive ``alpha`` (AlphaNet, arXiv:2102.07954).
         projection_from: share of the steps after which what the largest subnet's gradient has against the others' is
             taken out of it (NASViT, ICLR 2022); 1 is never.
@@ -78,6 +81,7 @@ class TrainingConfig:
 
     steps: int = 560
     batch_size: int = 32
+    sandwich: bool = True
     random_subnets: int = 2
     sampling: Sampling = "uniform"
     shrinking: tuple[str, ...] = ()
@@ -120,10 +124,23 @@ class TrainingConfig:
             for name in names:
                 if not allowed(getattr(self, name)):
                     raise InputError(f"{name} must be {words}, got {getattr(self, name)}")
+        if not self.sandwich:
+            self._check_without_sandwich()
         if self.shrinking and self.sampling == "bounded":
             raise InputError("bounded sampling cannot keep to costs while shrinking holds sizes; choose one of the two")
         if len(set(self.shrinking)) < len(self.shrinking):
             raise InputError(f"shrinking names a kind of size twice: {', '.join(self.shrinking)}")
+
+    def _check_without_sandwich(self) -> None:
+        if self.random_subnets < 1:
+            raise InputError(
+                "without a sandwich a step needs a random subnet: random_subnets must be at least 1, got 0"
+            )
+        for name, without in (("drop_path", 0.0), ("projection_from", 1.0)):
+            if getattr(self, name) != without:
+                raise InputError(
+                    f"{name} needs a step's largest subnet, which sandwich = false leaves out; leave it at {without}"
+                )
 
 
 _RANGES: tuple[tuple[Callable[[float], bool], str, tuple[str, ...]], ...] = (

@@ -6,11 +6,8 @@ import functools
 import shutil
 import sys
 import tempfile
-import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,24 +22,15 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share is a package that is never installed
 
-from experiments.study import Rows, draws, kept_rows, nas, save_table  # noqa: E402
+from experiments.study import ConfiguredStudy, draws, nas, save_table  # noqa: E402
 
 save = functools.partial(save_table, RESULTS)
 
 Values = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(ConfiguredStudy):
     """The settings, and where runs are kept."""
-
-    config: dict[str, Any]
-    work: Path
-
-    @classmethod
-    def load(cls, work: Path) -> Study:
-        """Read ``config.toml``."""
-        return cls(tomllib.loads((HERE / "config.toml").read_text()), work)
 
     @property
     def device(self) -> Device:
@@ -71,10 +59,6 @@ class Study:
         path = run.path.with_name(f"{run.path.name}-{name}")
         _copy(run.path, path)
         return Run.existing(path, first="nas train")
-
-    def once(self, name: str, make: Callable[[], Rows]) -> Rows:
-        """Return some rows, made on the first call and kept for a study that is started again."""
-        return kept_rows(self.work / "rows", name, make)
 
 
 def _copy(source: Path, target: Path) -> None:

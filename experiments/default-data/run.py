@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import worth
 from budgets import keep_budgets
-from common import RESULTS, Study, save
+from common import HERE, RESULTS, Study, save
 from figure import draw
 from scipy import stats
 from spread import measure_spread
@@ -138,7 +138,7 @@ def main() -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description="The study of the default data set.")
     parser.add_argument("--work", type=Path, default=Path("runs/default-data"), help="where the runs are kept")
-    run_parts(PARTS, RESULTS, parser, lambda arguments: Study.load(arguments.work))
+    run_parts(PARTS, RESULTS, parser, lambda arguments: Study.load(HERE, arguments.work))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,23 +22,14 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share is a package that is never installed
 
-from experiments.study import kept_rows, save_table  # noqa: E402
+from experiments.study import ConfiguredStudy, save_table  # noqa: E402
 
 save = functools.partial(save_table, RESULTS)
 Values = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(ConfiguredStudy):
     """The settings, and where what was trained is kept."""
-
-    config: dict[str, Any]
-    work: Path
-
-    @classmethod
-    def load(cls, work: Path) -> Study:
-        """Read ``config.toml``."""
-        return cls(tomllib.loads((HERE / "config.toml").read_text()), work)
 
     @functools.cached_property
     def data(self) -> ImageData:
@@ -57,11 +45,6 @@ class Study:
         """Return how everything is trained, but for some changes."""
         plain = TrainingConfig(steps=self.config["steps"], batch_size=self.config["batch_size"], seed=seed)
         return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
-
-    @functools.cached_property
-    def once(self) -> Any:
-        """Called with a name and what makes rows: makes them once, and keeps them for a study that is started again."""
-        return functools.partial(kept_rows, self.work / "rows")
 
     @functools.cached_property
     def networks(self) -> pd.DataFrame:

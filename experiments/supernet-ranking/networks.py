@@ -13,7 +13,6 @@ from common import Study, save
 
 from experiments.scratch import train_alone
 from experiments.study import nas
-from nas.baseline import steps_within
 from nas.devices import parse_device
 from nas.run import Run
 from predictors.additive import AdditiveCost
@@ -81,21 +80,8 @@ def scratch(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def for_equal_seconds(study: Study, seconds: float) -> pd.DataFrame:
-    """Train some networks of each band alone for as long as a supernet takes."""
-    rows = []
-    bands = study.networks[study.networks["band"] != "elsewhere"].groupby("band", sort=False)
-    for number in [place for _, band in bands for place in band.index[: study.config["networks"]["equal_seconds"]]]:
-        make = partial(_trained, study, number, study.config["scratch_seeds"][0], seconds)
-        rows += study.once(f"{study.networks['id'][number]}, equal seconds", make)
-    return pd.DataFrame(rows)
-
-
-def _trained(study: Study, number: int, seed: int, seconds: float | None = None) -> list[dict[str, Any]]:
-    spec, config = study.space.lower(study.genomes[number]), study.training(seed)
-    if seconds is not None:
-        steps = steps_within(seconds, spec, study.data, config)
-        config = study.training(seed, steps=steps, warmup_steps=steps // 10)
+def _trained(study: Study, number: int, seed: int) -> list[dict[str, Any]]:
+    spec = study.space.lower(study.genomes[number])
     with tempfile.TemporaryDirectory() as folder:
-        row = train_alone(spec, study.data, config, checkpoint=Path(folder) / "checkpoint.pt")
+        row = train_alone(spec, study.data, study.training(seed), checkpoint=Path(folder) / "checkpoint.pt")
     return [{"id": study.networks["id"][number], "band": study.networks["band"][number], "seed": seed} | row]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,6 @@ class FixedOperators(Sandwich):
         genomes, first = super().subnets(step), super().subnets(0)
         genomes[[LARGEST, SMALLEST]] = first[[LARGEST, SMALLEST]]
         return genomes
-
-
-class OneRandom(Sandwich):
-    """One random network per step, and nothing else."""
-
-    def subnets(self, step: int) -> Genomes:
-        """Return the step's only network."""
-        return super().subnets(step)[SMALLEST + 1 :]
 
 
 def inherited(study: Study) -> pd.DataFrame:
@@ -85,20 +78,13 @@ def _trained(study: Study, recipe: str, seed: int) -> SubnetEvaluator:
 def _config(study: Study, recipe: str, seed: int) -> tuple[TrainingConfig, type[Sandwich]]:
     """Return how a recipe's supernet is trained: the more networks see an image, the fewer steps."""
     changes = dict(study.config["recipes"][recipe])
-    kind = Sandwich
-    if changes.pop("operators", "") == "fixed":
-        kind = FixedOperators
-    if one := changes.pop("subnets", "") == "one":
-        kind, changes["random_subnets"] = OneRandom, 1
+    kind = FixedOperators if changes.pop("operators", "") == "fixed" else Sandwich
+    times = changes.pop("times", 1)
     plain = study.training(seed, **{name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()})
-    passes = study.config["steps"] * networks_per_image(study.training(seed))
-    steps = round(passes / (1 if one else networks_per_image(plain)))
-    return study.training(seed, **_settings(plain) | {"steps": steps, "warmup_steps": steps // 10}), kind
-
-
-def _settings(config: TrainingConfig) -> dict[str, object]:
-    return {name: value for name, value in config.chosen.items() if name != "seed"}
+    passes = times * study.config["steps"] * networks_per_image(study.training(seed))
+    steps = round(passes / networks_per_image(plain))
+    return dataclasses.replace(plain, steps=steps, warmup_steps=steps // 10), kind
 
 
 def _folder(study: Study, recipe: str, seed: int) -> Path:
-    return study.work / "supernets" / f"{recipe.replace(' ', '-')}-{seed}"
+    return study.work / "supernets" / f"{recipe.replace(' ', '-').replace(',', '')}-{seed}"

@@ -13,8 +13,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from common import RESULTS, Study, save
-from networks import choose, for_equal_seconds, scratch
+from common import HERE, RESULTS, Study, save
+from networks import choose, scratch
 from ranking import compare_recipes, rank
 from recipes import inherited
 
@@ -34,14 +34,6 @@ def train_alone(study: Study) -> None:
 def train_supernets(study: Study) -> None:
     """Train supernets by every recipe, and evaluate the networks in them."""
     save(inherited(study), "inherited")
-
-
-def train_for_equal_seconds(study: Study) -> None:
-    """Train some networks alone for as long as the default supernet took."""
-    table = pd.read_csv(RESULTS / "inherited.csv").query("recipe == @_DEFAULT")
-    alone = for_equal_seconds(study, float(table.groupby("seed")["seconds"].first().mean()))
-    mean = table.groupby("id")["validation"].mean()
-    save(alone.assign(inherited_validation=mean.reindex(alone["id"]).to_numpy()), "equal_seconds")
 
 
 def draw(study: Study) -> None:
@@ -77,7 +69,6 @@ PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
     "supernets": ("inherited.csv", train_supernets),
     "ranking": ("ranking.csv", rank),
     "recipes": ("recipes.csv", compare_recipes),
-    "seconds": ("equal_seconds.csv", train_for_equal_seconds),
     "figure": ("supernet-ranking.png", draw),
 }
 
@@ -86,7 +77,7 @@ def main() -> None:
     """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/supernet-ranking"), help="Where trainings are kept.")
-    run_parts(PARTS, RESULTS, parser, lambda arguments: Study.load(arguments.work.resolve()))
+    run_parts(PARTS, RESULTS, parser, lambda arguments: Study.load(HERE, arguments.work))
 
 
 if __name__ == "__main__":
