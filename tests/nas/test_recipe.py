@@ -17,18 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nas.files import sha256_file
-from nas.fitting import StepOutcome, fit
-from nas.gradients import without_conflict
+from nas.fitting import StepOutcome, fit, networks_per_image
 from nas.optimization import averaged, forward_precision, learning_rate, optimizer_of
-from nas.sandwich import Sandwich
-from nas.sandwich_step import SandwichStep
 from nas.supernet import DropPath, Supernet
 from nas.training import train_supernet
 from nas.training_log import COLUMNS, SmallestSubnetWatch, TrainingLog
@@ -100,6 +94,9 @@ def test_settings_come_from_a_file_and_options_come_before_it(tmp_path: Path) ->
         ("learning_rate = 0.1", "unknown training setting 'learning_rate'; did you mean 'peak_learning_rate'"),
         ("steps = 2026-01-01", "no dates"),
         ("[steps]\nmany = 1", "steps: Input should be a valid integer"),
+        ("sandwich = false\nrandom_subnets = 0", "random_subnets must be at least 1, got 0"),
+        ("sandwich = false\ndrop_path = 0.1", "drop_path needs a step's largest subnet, .* leave it at 0.0"),
+        ("sandwich = false\nprojection_from = 0.5", "projection_from needs a step's largest subnet, .* at 1.0"),
         ('shrinking = ["depth", "depth"]', "shrinking names a kind of size twice: depth, depth"),
         ('shrinking = "depth"', "shrinking: Input should be a valid"),
         (f"seed = 0x{'f' * 5000}", "of a sensible size"),
@@ -127,88 +124,23 @@ def test_every_setting_is_documented_with_its_default() -> None:
     assert [(name, json.loads(value)) for name, value in rows] == list(defaults.items())
 
 
-# Gradients
-
-vectors = st.lists(st.floats(-3, 3, width=32), min_size=3, max_size=3)
-
-
-@settings(deadline=None)
-@given(large=vectors, others=vectors)
-def test_what_is_against_the_others_is_taken_out(large: list[float], others: list[float]) -> None:
-    h, g = torch.tensor(large, dtype=torch.float64), torch.tensor(others, dtype=torch.float64)
-    (found,) = without_conflict([h], [g])
-    assert found is not None
-    along, size = float(h @ g), float(g @ g)
-    if along >= 0:
-        torch.testing.assert_close(found, g + h)
-    elif -along < 2 * size and size > 1e-2:
-        # Only the component of h along -g is gone, so the step helps the others as if h were at a right angle.
-        assert float(found @ g) == pytest.approx(size, rel=1e-3)
-    elif size > 1e-2:
-        torch.testing.assert_close(found, 3 * g + h, rtol=1e-3, atol=1e-3)
-
-
-def test_parameters_of_one_side_keep_their_gradient() -> None:
-    h, g = torch.ones(2), -torch.ones(2)
-    assert without_conflict([h, None, None], [None, g, None]) == [h, g, None]
-
-
-def test_projection_changes_the_training_from_its_step_on(tmp_path: Path) -> None:
-    def gradients(step: int, projection_from: float) -> list[Tensor | None]:
-        config = dataclasses.replace(SHORT, steps=10, projection_from=projection_from)
-        supernet = Supernet(SPACE, seed=0).train()
-        images = torch.randn(8, 1, 24, 24, generator=torch.Generator().manual_seed(0))
-        SandwichStep(supernet, SPACE, Sandwich(SPACE, seed=0), config)(step, images, torch.arange(8))
-        return [each.grad for each in supernet.parameters()]
-
-    def same(one: list[Tensor | None], other: list[Tensor | None]) -> bool:
-        pairs = list(zip(one, other, strict=True))
-        assert all((a is None) == (b is None) for a, b in pairs)
-        return all(a is None or b is None or torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in pairs)
-
-    assert same(gradients(4, 1.0), gradients(4, 0.5))
-    assert not same(gradients(5, 1.0), gradients(5, 0.5))
-
-
-def test_a_part_of_fewer_than_two_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="split_batch needs two images for each of 5 random subnets, a step has 8"):
-        train(tmp_path, dataclasses.replace(SHORT, split_batch=True, random_subnets=5))
-
-
 def test_trainings_are_told_apart_by_settings_that_are_not_the_default() -> None:
     assert TrainingConfig().chosen == {}
     assert TrainingConfig(steps=3, shrinking=("depth",)).chosen == {"steps": 3, "shrinking": ("depth",)}
 
 
-def test_the_log_of_a_training_that_diverged_reaches_to_its_end(tmp_path: Path) -> None:
-    with pytest.raises(CheckError, match=r"diverged at step \d+"):
-        train(tmp_path, dataclasses.replace(SHORT, steps=15, peak_learning_rate=1e12, warmup_steps=0))
-    assert rows_of(tmp_path / "training.csv")
-
-
-def test_random_subnets_that_share_a_batch_add_up_to_the_loop_over_its_parts() -> None:
-    config = dataclasses.replace(SHORT, random_subnets=3, split_batch=True)
-    data = few_digits()
-    images = torch.from_numpy(data.normalise(data.split("train").images[:8]))
-    labels = torch.from_numpy(data.split("train").labels[:8])
-    sandwich = Sandwich(SPACE, seed=0, random_subnets=3)
-    supernet, again = (Supernet(SPACE, seed=0).train() for _ in range(2))
-    SandwichStep(supernet, SPACE, sandwich, config)(0, images, labels)
-    largest, smallest, *random = (SPACE.lower(genome) for genome in sandwich.subnets(0))
-    teacher = again(images, largest)
-    loss = F.cross_entropy(teacher, labels, label_smoothing=0.1)
-    for spec, part in ((smallest, slice(0, 8)), *zip(random, (slice(0, 2), slice(2, 5), slice(5, 8)), strict=True)):
-        logits = again(images[part], spec)
-        soft = F.cross_entropy(logits, teacher[part].detach().softmax(1))
-        hard = F.cross_entropy(logits, labels[part], label_smoothing=0.1)
-        loss = loss + (0.5 * soft + 0.5 * hard) * (part.stop - part.start) / 8
-    loss.backward()  # type: ignore[no-untyped-call]
-    theirs = dict(again.named_parameters())
-    for name, parameter in supernet.named_parameters():
-        if parameter.grad is None:
-            assert theirs[name].grad is None
-        else:
-            torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({}, 4),
+        ({"random_subnets": 0}, 2),
+        ({"random_subnets": 8, "split_batch": True}, 3),
+        ({"sandwich": False, "random_subnets": 1}, 1),
+        ({"sandwich": False, "random_subnets": 8, "split_batch": True}, 1),
+    ],
+)
+def test_how_many_networks_see_an_image(settings: dict[str, Any], count: int) -> None:
+    assert networks_per_image(TrainingConfig(**settings)) == count
 
 
 # Schedule, optimiser, averages, arithmetic
@@ -332,6 +264,20 @@ def test_every_step_is_in_the_log(tmp_path: Path) -> None:
         assert float(row["learning_rate"]) == pytest.approx(learning_rate(SHORT, int(row["step"])), rel=1e-6)
     assert all(float(a["seconds"]) < float(b["seconds"]) for a, b in itertools.pairwise(rows))
     assert float(rows[0]["loss"]) == pytest.approx(math.log(10), rel=0.5)
+
+
+def test_a_training_without_a_sandwich_tells_of_no_smallest_subnet(tmp_path: Path) -> None:
+    config = dataclasses.replace(SHORT, sandwich=False, random_subnets=1, ema_decay=0.9)
+    assert train(tmp_path, config).config == config
+    rows = rows_of(tmp_path / "training.csv")
+    assert [(row["smallest_loss"], row["smallest_accuracy"]) for row in rows] == [("", "")] * 3
+    assert all(float(row["loss"]) > 0 for row in rows)
+
+
+def test_the_log_of_a_training_that_diverged_reaches_to_its_end(tmp_path: Path) -> None:
+    with pytest.raises(CheckError, match=r"diverged at step \d+"):
+        train(tmp_path, dataclasses.replace(SHORT, steps=15, peak_learning_rate=1e12, warmup_steps=0))
+    assert rows_of(tmp_path / "training.csv")
 
 
 def test_a_log_goes_on_at_the_step_of_the_checkpoint(tmp_path: Path) -> None:
