@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from search_spaces.errors import CheckError, InputError, MachineError
+from search_spaces.errors import CheckError, InputError, MachineError, first_line
 
 _TOKENS = 2**14
 """Tokens are below this, so that the sum of a thousand is exact in a float of four bytes."""
@@ -90,14 +90,14 @@ class Ranks:
         if self.world > 1:
             here = torch.ones(1, device="cuda" if dist.get_backend() == "nccl" else "cpu")
             _reduce(here, dist.ReduceOp.SUM)
-            assert int(here) == self.world  # reading it is what waits: CUDA only takes note of a reduction
+            here.item()  # reading it is what waits: CUDA only takes note of a reduction
 
 
 def _reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
     try:
         dist.all_reduce(tensor, op=operation)
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0][:200]
+        reason = first_line(error)[:200]
         raise MachineError(
             f"another process of this training is gone; start all again, and they go on ({reason})"
         ) from None

@@ -26,7 +26,7 @@ from nas.progress import Progress, no_progress
 from nas.runtime import open_session
 from nas.supernet import scaled
 from search_spaces.documents import canonical_json, document, pretty_json
-from search_spaces.errors import CheckError, InputError
+from search_spaces.errors import CheckError, InputError, first_line
 from search_spaces.space import Architecture
 from search_spaces.spec import NetworkSpec
 
@@ -190,7 +190,7 @@ def _check(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise CheckError(f"the exported file fails onnx.checker: {str(error).splitlines()[0]}") from None
+        raise CheckError(f"the exported file fails onnx.checker: {first_line(error)}") from None
 
 
 def _metadata(

@@ -173,7 +173,7 @@ def batch_of(
 
 
 def batch_rows(config: TrainingConfig, n_images: int, step: int) -> npt.NDArray[np.int64]:
-    """Return which training images a step sees, ``int64[batch_size]``: all of them once per epoch."""
+    """Return which training images a step sees, ``int64[batch_size]``: each at most once per epoch."""
     size = _batch_size(config, n_images)
     epoch, position = divmod(step, max(1, n_images // size))
     return _order(config.seed, epoch, n_images)[position * size : (position + 1) * size]

@@ -14,7 +14,7 @@ from nas.files import sha256_file
 from nas.ofa_weights import published_tensors
 from nas.supernet import Supernet
 from nas.training_record import WEIGHTS_FILE, InitialWeights, find_record, weights_intact
-from search_spaces.errors import InputError, MachineError
+from search_spaces.errors import InputError, MachineError, first_line
 from search_spaces.language import NetworkSpace
 
 _PUBLISHED = (".pth", ".pt", ".bin")
@@ -83,4 +83,4 @@ def _stored(path: Path) -> Mapping[str, Tensor]:
     except OSError as error:
         raise MachineError(f"cannot read {path}: {error.strerror or error}") from None
     except (SafetensorError, KeyError, ValueError) as error:  # a type of numbers that torch does not know is a KeyError
-        raise InputError(f"{path} is no file of weights: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} is no file of weights: {first_line(error)}") from None

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search_spaces.errors import InputError, MachineError
+from search_spaces.errors import InputError, MachineError, first_line
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -65,7 +65,7 @@ def explained(name: str) -> Iterator[None]:
         yield
     except (ImportError, ArgumentError) as error:
         raise InputError(
-            f"the ledger {name} cannot be reached: {_first_line(error.__cause__ or error)}; "
+            f"the ledger {name} cannot be reached: {first_line(error.__cause__ or error)}; "
             "a URL begins with its database, such as postgresql://, and needs a driver installed"
         ) from None
     except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
@@ -73,14 +73,14 @@ def explained(name: str) -> Iterator[None]:
         # SQLite reports missing tables as an operational error too; its other ones are of the disk or of locks.
         foreign = getattr(chain[-1], "sqlite_errorname", "") == "SQLITE_ERROR"
         if any(isinstance(cause, OperationalError | sqlite3.OperationalError) for cause in chain) and not foreign:
-            raise MachineError(f"cannot use the ledger {name}: {_first_line(chain[-1])}") from None
+            raise MachineError(f"cannot use the ledger {name}: {first_line(chain[-1])}") from None
         raise damaged(name, chain[-1]) from None
 
 
 def damaged(name: str, reason: BaseException) -> InputError:
     """Build the error for a database that is not a ledger, or not a whole one."""
     return InputError(
-        f"{name} is not a ledger of this tool, or is damaged ({_first_line(reason)}); move it away to begin a new one"
+        f"{name} is not a ledger of this tool, or is damaged ({first_line(reason)}); move it away to begin a new one"
     )
 
 
@@ -115,7 +115,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     yield error
     if error.__cause__ is not None:
         yield from _causes(error.__cause__)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

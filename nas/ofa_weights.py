@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nas.supernet import Supernet
-from search_spaces.errors import InputError, MachineError
+from search_spaces.errors import InputError, MachineError, first_line
 from search_spaces.language import NetworkSpace
 from search_spaces.ofa import WIDTHS, ofa_mbv3
 
@@ -97,8 +97,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise MachineError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001 - torch documents no error type for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is no checkpoint of tensors alone: {reason}") from None
+        raise InputError(f"{path} is no checkpoint of tensors alone: {first_line(error)}") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(_is_plain(value) for value in content.values()):

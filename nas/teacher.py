@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from nas.data.function import called, names_a_function
 from nas.files import make_folder, write_atomic
 from nas.progress import Progress, no_progress
 from nas.supernet import scaled
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, first_line
 
 KEPT = 10
 """Classes that are kept of an image's answers."""
@@ -106,18 +106,23 @@ class Teacher:
                 f"{folder / FILE} holds the answers of another teacher than {self._source!r} is now; use another "
                 "--run, or remove that file"
             )
-        soft = kept or SoftLabels(torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0), self._probe)
+        parts = [] if kept is None else [(kept.shares, kept.classes)]
+        answered = 0 if kept is None else len(kept.classes)
         saved_s = time.monotonic()
-        while len(soft.classes) < images:
-            probabilities = self._ask(len(soft.classes), _BATCH)
+        while answered < images:
+            probabilities = self._ask(answered, _BATCH)
             shares, classes = probabilities.topk(min(KEPT, probabilities.shape[1]), dim=1)
-            before = (soft.classes, soft.shares) if len(soft.classes) else (classes[:0], shares[:0])
-            soft = SoftLabels(torch.cat([before[0], classes]), torch.cat([before[1], shares]), self._probe)
-            if len(soft.classes) == images or time.monotonic() > saved_s + _SAVE_EVERY_S:
-                _keep(soft, folder, self._data)
+            parts.append((shares, classes))
+            answered += len(classes)
+            if answered == images or time.monotonic() > saved_s + _SAVE_EVERY_S:
+                _keep(self._joined(parts), folder, self._data)
                 saved_s = time.monotonic()
-            progress(len(soft.classes), images)
-        return soft
+            progress(answered, images)
+        return self._joined(parts)
+
+    def _joined(self, parts: Sequence[tuple[Tensor, Tensor]]) -> SoftLabels:
+        shares, classes = (torch.cat(each) for each in zip(*parts, strict=True))
+        return SoftLabels(classes, shares, self._probe)
 
     def _ask(self, start: int, count: int) -> Tensor:
         """Return probabilities of all classes for some training images, ``float32[n, classes]``."""
@@ -174,7 +179,7 @@ def _file(path: Path, data: ImageData) -> _Answer:
         # Weights that torch's exporter has put into a file beside it are taken in.
         session = runtime.open_session(onnx.load(path).SerializeToString(), threads=torch.get_num_threads())
     except Exception as error:  # the file is the user's, and each library has errors of its own
-        raise InputError(f"teacher {path} cannot be opened: {_first_line(error)}") from error
+        raise InputError(f"teacher {path} cannot be opened: {first_line(error)}") from error
     inputs = session.get_inputs()
     shape = inputs[0].shape if len(inputs) == 1 else []
     sizes = [size if isinstance(size, int) else None for size in shape]
@@ -195,7 +200,7 @@ def _file(path: Path, data: ImageData) -> _Answer:
             told = np.concatenate([session.run(None, {name: given[each]})[0] for each in rows])
             return torch.from_numpy(told[: len(given)])
         except Exception as error:
-            raise InputError(f"teacher {path} does not run: {_first_line(error)}") from error
+            raise InputError(f"teacher {path} does not run: {first_line(error)}") from error
 
     return answer
 
@@ -211,13 +216,9 @@ def _module(source: str, device: torch.device) -> _Answer:
         try:
             logits: Any = module(images.to(device))
         except Exception as error:
-            raise InputError(f"teacher {source!r} raised {type(error).__name__}: {_first_line(error)}") from error
+            raise InputError(f"teacher {source!r} raised {type(error).__name__}: {first_line(error)}") from error
         if not isinstance(logits, Tensor):
             raise InputError(f"teacher {source!r} answers with {type(logits).__name__}, no tensor")
         return logits.clone()
 
     return answer
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

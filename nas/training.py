@@ -35,7 +35,7 @@ from nas.training_record import (
     weights_intact,
 )
 from search_spaces.documents import pretty_json
-from search_spaces.errors import InputError, MachineError
+from search_spaces.errors import InputError, MachineError, first_line
 from search_spaces.language import NetworkSpace
 
 LOG_FILE = "training.csv"
@@ -70,7 +70,7 @@ def train_supernet(
         accelerator: what to train on.
         ranks: which of several processes this is (`nas.distributed.joined`); all call this function alike.
         initial: weights to start from, as `take_over` reads them; None draws them at random.
-        teacher: an ONNX file or ``MODULE:FUNCTION``, see `nas.teacher.soft_labels`; or None.
+        teacher: an ONNX file or ``MODULE:FUNCTION``, see `nas.teacher.Teacher`; or None.
         tensorboard: also write what ``training.csv`` tells into ``tensorboard/``.
         preparing: told of the images that the teacher has answered to.
         progress: called after each step.
@@ -93,10 +93,8 @@ def train_supernet(
     if teacher is not None:
         soft = _asked(teacher, data, directory, target, ranks, preparing)
         right = soft.right(data.split("train").labels)
-        taught, answers = (
-            TeacherRecord(source=teacher, sha256=soft.sha256, train_accuracy=right),
-            step_answers(soft, data, config, ranks),
-        )
+        taught = TeacherRecord(source=teacher, sha256=soft.sha256, train_accuracy=right)
+        answers = step_answers(soft, data, config, ranks)
     if record is not None:
         _check_same_teacher(record, taught, directory)
         if weights_intact(record, directory):
@@ -172,7 +170,7 @@ def load_supernet(space: NetworkSpace, directory: Path) -> tuple[Supernet, Train
     try:
         supernet.load_state_dict(load_tensors(path.read_bytes()))
     except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path} does not fit the space: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} does not fit the space: {first_line(error)}") from None
     return channels_last(supernet).eval(), record
 
 

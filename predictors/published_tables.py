@@ -15,7 +15,7 @@ from typing import Any
 
 from predictors.additive import AdditiveCost
 from search_spaces.blocks import HeadSpec, MBConvSpec, StemSpec
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, first_line
 from search_spaces.language import NetworkSpace
 from search_spaces.spec import BlockSpec, NetworkSpec, PlacedBlock
 
@@ -201,4 +201,4 @@ def _latency(text: str, place: str) -> float:
 
 
 def _reason(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+    return f"{error} is missing" if isinstance(error, KeyError) else first_line(error)

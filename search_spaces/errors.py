@@ -51,3 +51,8 @@ def unknown_name(kind: str, given: object, known: Iterable[object]) -> InputErro
     nearest = difflib.get_close_matches(str(given), names, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return InputError(f"unknown {kind} {given!r}{hint} (known: {', '.join(names) or 'none'})")
+
+
+def first_line(error: BaseException) -> str:
+    """Return what another library's error says in its first line, or the kind of error if it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

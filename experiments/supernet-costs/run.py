@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import dataclasses
 import json
 import re
 import subprocess
@@ -119,7 +118,7 @@ def train_some(setting: str) -> None:
     name, _, recompute = setting.partition(",")
     space = find_space(name, channels=CHANNELS, classes=CLASSES)
     before_mb = _peak_mb()
-    config = dataclasses.replace(TrainingConfig(), batch_size=SPACES[name], recompute=recompute == "True")
+    config = TrainingConfig(batch_size=SPACES[name], recompute=recompute == "True")
     supernet = channels_last(Supernet(space, seed=0)).train()
     step = SandwichStep(supernet, space, Sandwich(space, seed=0), config)
     optimizer = torch.optim.AdamW(supernet.parameters())
@@ -173,7 +172,7 @@ def loading(_: None) -> None:
     }
     rows = []
     for recipe, changes in recipes.items():
-        config = dataclasses.replace(TrainingConfig(), batch_size=32, **changes)
+        config = TrainingConfig(batch_size=32, **changes)
         seconds = []
         for step in range(4 * STEPS):
             started = time.perf_counter()

@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 
 from nas.data.arrays import Arrays, ArraySource
 from nas.data.source import require_memory
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, first_line
 
 
 class NpzSource(ArraySource):
@@ -63,5 +63,5 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001 - numpy and zipfile document no error types for damaged files
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise InputError(f"{path} is not a readable .npz file ({reason})") from None

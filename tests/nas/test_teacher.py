@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import nas.teacher
 from nas.data import ImageData
 from nas.distributed import ALONE, Ranks
 from nas.fitting import batch_of
@@ -120,6 +121,19 @@ def test_of_many_classes_the_most_probable_are_kept_and_the_rest_is_spread() -> 
     soft = SoftLabels(torch.tensor([[2, 0]]), torch.tensor([[0.5, 0.3]]), torch.zeros(1, 6))
     assert soft.of(np.array([0]))[0].tolist() == pytest.approx([0.3, 0.05, 0.5, 0.05, 0.05, 0.05])
     assert KEPT == 10
+
+
+def test_of_ten_classes_four_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.teacher, "KEPT", 4)
+    soft = asked("my_teachers:judge", tmp_path)
+    wanted, order = expected().sort(dim=1, descending=True)
+    told = soft.of(np.arange(len(wanted)))
+    torch.testing.assert_close(told.gather(1, order[:, :4]), wanted[:, :4])
+    rest = wanted[:, 4:].mean(dim=1, keepdim=True).expand(-1, 6)
+    torch.testing.assert_close(told.gather(1, order[:, 4:]), rest)
+    kept = kept_answers(tmp_path, few_digits())
+    assert kept is not None
+    assert torch.equal(kept.shares, soft.shares)
 
 
 @pytest.mark.parametrize(("side", "batch"), [(SIDE, None), (SIDE, 7), (12, None)])
