@@ -1,0 +1,173 @@
+"""Runs this study: ``python experiments/supernet-photos/run.py --cifar10 DIR --trashnet DIR [PART...]``; see README.md.
+
+Every part writes CSV files into results/. A part whose files are there is not run again, so a study that was stopped
+goes on; delete results/ and the folder of --work to start over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share is a package that is never installed
+
+from experiments.study import ConfiguredStudy, Rows, nas, provenance, run_parts, save_table  # noqa: E402
+from nas.evaluate import standard_error  # noqa: E402
+from nas.files import make_folder, write_atomic  # noqa: E402
+from nas.run import Run  # noqa: E402
+from nas.sandwich import LARGEST, Sandwich  # noqa: E402
+from nas.training_record import find_record  # noqa: E402
+from search_spaces.space import Genomes  # noqa: E402
+
+save = functools.partial(save_table, RESULTS)
+
+
+@dataclass(frozen=True)
+class Study(ConfiguredStudy):
+    """The settings, where runs are kept, and where photos are."""
+
+    photos: Mapping[str, Path | None] = field(default_factory=dict)
+
+    def train(self, name: str, data: str, seed: int, *options: object) -> Run:
+        """Train a supernet on photos as a user would, and return its run."""
+        folder = self.photos[data]
+        if folder is None:
+            raise SystemExit(f"--{data} must name the folder of its photos")
+        own = ("steps", "warmup_steps", "head_warmup_steps") if "--init" in options else ("steps", "warmup_steps")
+        settings = self.config["recipe"] | {key: self.config[data][key] for key in own}
+        recipe = self.work / f"{name}.toml"
+        make_folder(self.work)
+        write_atomic(recipe, "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+        path = self.work / name
+        if find_record(path / "supernet") is None:
+            nas("train", "--run", path, "--space", self.config["space"], "--data", f"folder:{folder}",
+                "--config", recipe, "--seed", seed, *options)  # fmt: skip
+        return Run.existing(path, first="nas train")
+
+
+def tested(run: Run, genomes: Genomes) -> float:
+    """Return the mean accuracy of networks with inherited weights on the test split."""
+    return float(run.evaluator().evaluate(genomes, split="test").mean())
+
+
+def cifar10(study: Study) -> None:
+    """Train a supernet on CIFAR-10; tell of its ends and of random networks."""
+    run = study.train("cifar10", "cifar10", 0)
+    summary = run.evaluator().summary()
+    sandwich = Sandwich(run.space, seed=0)
+    largest = np.stack([sandwich.subnets(step)[LARGEST] for step in range(sandwich.cycle)])
+    record = find_record(run.supernet_dir)
+    assert record is not None
+    row = {
+        "seconds": record.seconds,
+        "images_seen": record.trained.steps * record.trained.batch_size,
+        "largest": summary.largest,
+        "random": summary.random,
+        "smallest": summary.smallest,
+        "validation_images": summary.images,
+        "largest_test": tested(run, largest),
+        "random_test": tested(run, run.space.sample(24, np.random.default_rng(0))),
+    }
+    save(pd.DataFrame([row]), "cifar10")
+
+
+def front(study: Study) -> None:
+    """Search inside some budgets; train a hand-made network of each latency for as long as the supernet was."""
+    settings = study.config["cifar10"]
+    run = study.train("cifar10", "cifar10", 0)
+    seconds = pd.read_csv(RESULTS / "cifar10.csv")["seconds"][0]
+    if not (run.path / "luts" / f"{study.config['device']}.json").exists():
+        nas("build-lut", "--run", run.path, "--device", study.config["device"])
+    rows: Rows = []
+    for budget in settings["budgets"]:
+        found = nas("search", "--run", run.path, "--device", study.config["device"], "--budget-ms", budget,
+                    "--evaluations", settings["evaluations"])  # fmt: skip
+        best = next(each for each in found["candidates"] if each["id"] == found["best"])
+        preset = nas("baseline", "--run", run.path, "--device", study.config["device"], "--preset", settings["preset"],
+                     "--seconds", seconds / len(settings["budgets"]))["baselines"][0]  # fmt: skip
+        rows.append(
+            {"budget": budget, "budget_ms": found["budget_ms"]}
+            | {f"search_{key}": best[key] for key in ("measured_latency_ms", "validation_accuracy", "params", "macs")}
+            | {
+                f"preset_{key}": preset[key]
+                for key in ("validation_accuracy", "params", "macs", "seconds", "images_seen")
+            }
+            | {"preset_latency_ms": preset["plan"]["latency_ms"]}
+        )
+    save(pd.DataFrame(rows), "front")
+
+
+def trashnet(study: Study) -> None:
+    """Train supernets on TrashNet, from the one of CIFAR-10 and from random weights, at equal cost."""
+    settings = study.config["trashnet"]
+    started = study.train("cifar10", "cifar10", 0)
+    rows: Rows = []
+    for seed in settings["seeds"]:
+        for start, options in (("CIFAR-10", ("--init", started.path)), ("random weights", ())):
+            run = study.train(f"trashnet-{start.replace(' ', '-').lower()}-{seed}", "trashnet", seed, *options)
+            rows.append({"start": start, "seed": seed} | _accuracies(run, settings["networks"]))
+            save(pd.DataFrame(rows), "trashnet_rows")
+    save(pd.DataFrame(rows), "trashnet")
+
+
+def _accuracies(run: Run, networks: int) -> dict[str, Any]:
+    summary, record = run.evaluator().summary(), find_record(run.supernet_dir)
+    assert record is not None
+    test = tested(run, run.space.sample(networks, np.random.default_rng(0)))
+    images = len(run.load_data().split("test").labels)
+    return {
+        "seconds": record.seconds,
+        "largest": summary.largest,
+        "random": summary.random,
+        "smallest": summary.smallest,
+        "random_test": test,
+        "random_test_standard_error": standard_error(test, images),
+        "test_images": images,
+    }
+
+
+def origin(study: Study) -> None:
+    """Say what made the figures."""
+    del study
+    save(provenance(["torch", "numpy", "onnxruntime"], threads=str(torch.get_num_threads())), "provenance")
+
+
+PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
+    "provenance": ("provenance.csv", origin),
+    "cifar10": ("cifar10.csv", cifar10),
+    "trashnet": ("trashnet.csv", trashnet),
+    "front": ("front.csv", front),
+}
+
+
+def main() -> None:
+    """Run the parts that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar10", type=Path, help="Folder of CIFAR-10's photos: train/ and test/, by class.")
+    parser.add_argument("--trashnet", type=Path, help="Folder of TrashNet's photos, by class.")
+    parser.add_argument("--work", type=Path, default=Path("runs/supernet-photos"), help="Where runs are kept.")
+
+    def load(arguments: argparse.Namespace) -> Study:
+        return dataclasses.replace(
+            Study.load(HERE, arguments.work),
+            photos={name: getattr(arguments, name) for name in ("cifar10", "trashnet")},
+        )
+
+    run_parts(PARTS, RESULTS, parser, load)
+
+
+if __name__ == "__main__":
+    main()
