@@ -244,6 +244,8 @@ def _elastic(space: NetworkSpace, blocks: list[BlockSpec]) -> nn.Module:
     has_kernels = len({getattr(block, "kernel", None) for block in blocks}) > 1
     for layer in module.modules():
         if isinstance(layer, LayerScale):
+            if sharing.switchable_layer_scale:
+                layer.switch({block.out_channels for block in blocks})
             layer.start_at(sharing.layer_scale)
         if isinstance(layer, ElasticConv2d) and has_kernels and sharing.kernel_transforms:
             layer.learn_kernels()

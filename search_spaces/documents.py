@@ -11,8 +11,9 @@ import functools
 import hashlib
 import json
 import tomllib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -25,9 +26,14 @@ document = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=Fal
 """Class decorator: makes the validation of a dataclass strict: exact types, no unknown keys, finite numbers."""
 
 
+ADDED_LATER: Mapping[str, object] = MappingProxyType({"added_later": True})
+"""Metadata of a dataclass field that a later version added: canonical texts leave it out while it has its default, so that
+hashes of what was written before stay."""
+
+
 def canonical_json(value: object) -> str:
     """Return the one JSON text of a value: sorted keys, no spaces, no NaN; equal values give equal texts."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(_plain(value, canonical=True), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def pretty_json(value: object) -> str:
@@ -123,12 +129,18 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(cast(Any, kind))
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, *, canonical: bool = False) -> object:
     """Turn dataclasses and tuples into dicts and lists, recursively."""
+    plain = functools.partial(_plain, canonical=canonical)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = [each for each in dataclasses.fields(value) if not (canonical and _left_out(each, value))]
+        return {each.name: plain(getattr(value, each.name)) for each in fields}
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
+
+
+def _left_out(field: dataclasses.Field[Any], value: object) -> bool:
+    return "added_later" in field.metadata and getattr(value, field.name) == field.default

@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from search_spaces.blocks import FAMILIES
+from search_spaces.documents import ADDED_LATER
 from search_spaces.errors import InputError, unknown_name
 from search_spaces.spec import BlockSpec
 
@@ -135,10 +136,13 @@ class Sharing:
     Attributes:
         kernel_transforms: whether smaller kernels are made from larger ones by learned matrices (Once-for-All).
         layer_scale: first value of all layer scales.
+        switchable_layer_scale: whether each width has layer scales of its own, instead of the first ones of the largest
+            (NASViT, ICLR 2022).
     """
 
     kernel_transforms: bool = False
     layer_scale: float = 0.1
+    switchable_layer_scale: bool = field(default=False, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

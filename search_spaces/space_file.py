@@ -137,6 +137,7 @@ def _layout(document: _Table, channels: int, classes: int) -> Layout:
         sharing=Sharing(
             kernel_transforms=sharing.take("kernel_transforms", bool, usual.kernel_transforms),
             layer_scale=sharing.take("layer_scale", (int, float), usual.layer_scale),
+            switchable_layer_scale=sharing.take("switchable_layer_scale", bool, usual.switchable_layer_scale),
         ),
     )
     sharing.finish()

@@ -8,7 +8,7 @@ extracted copy share one definition of what a slice is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -261,23 +261,42 @@ class LayerScale(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((features,), self.default))
+        self.switched = nn.ParameterDict()
 
     def start_at(self, value: float) -> None:
         """Set all factors to a value, before training."""
-        nn.init.constant_(self.gamma, value)
+        for factors in self.parameters():
+            nn.init.constant_(factors, value)
+
+    def switch(self, sizes: Iterable[int]) -> None:
+        """Give some smaller sizes factors of their own: switchable layer scaling (NASViT, ICLR 2022)."""
+        for size in sizes:
+            if size < len(self.gamma):
+                self.switched[str(size)] = nn.Parameter(self.gamma[:size].detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale the last dimension."""
-        features = x.shape[-1]
-        return x * (self.gamma if features == len(self.gamma) else self.gamma[:features])
+        return x * self._factors(x.shape[-1])
 
     def load_slice(self, source: LayerScale) -> None:
         """Copy this layer's share of a larger layer."""
-        self.gamma.copy_(source.gamma[: len(self.gamma)])
+        self.gamma.copy_(source._factors(len(self.gamma)))
 
     def reorder(self, order: Tensor) -> None:
-        """Move features: position ``i`` becomes what was at ``order[i]``."""
+        """Move features: position ``i`` becomes what was at ``order[i]``.
+
+        A size of its own factors takes those of the whole for features that it did not have.
+        """
+        for factors in self.switched.values():
+            known = torch.cat([factors, self.gamma[len(factors) :]])
+            factors.copy_(known[order][: len(factors)])
         self.gamma.copy_(self.gamma[order])
+
+    def _factors(self, features: int) -> Tensor:
+        if str(features) in self.switched:
+            own: Tensor = self.switched[str(features)]
+            return own
+        return self.gamma if features == len(self.gamma) else self.gamma[:features]
 
 
 class SqueezeExcite(nn.Module):

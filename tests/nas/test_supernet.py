@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -65,6 +66,28 @@ def test_an_extracted_network_computes_what_the_supernet_does(supernet: Supernet
 @pytest.mark.parametrize("spec", ends(SPACE), ids=["largest", "smallest"])
 def test_the_largest_and_the_smallest_network_are_extracted_faithfully(supernet: Supernet, spec: NetworkSpec) -> None:
     assert_extraction_is_faithful(supernet, spec)
+
+
+def test_widths_with_layer_scales_of_their_own_do_not_share_them() -> None:
+    sharing = dataclasses.replace(SPACE.layout.sharing, switchable_layer_scale=True)
+    space = NetworkSpace(dataclasses.replace(SPACE.layout, sharing=sharing))
+    model = Supernet(space, seed=0)
+    scramble(model, seed=1)
+    model.eval()
+    for seed in range(12):
+        assert_extraction_is_faithful(model, spec_of(seed, space))
+    _, smallest = ends(space)
+    model(images(2), smallest).sum().backward()
+    scales = {
+        name.split(".scale.")[1]: parameter.grad is not None
+        for placed in smallest
+        if placed.block.family == "convnext"
+        for name, parameter in model.named_parameters()
+        if name.startswith(f"slots.{placed.slot.replace('.', '_')}.convnext.scale.")
+    }
+    narrow = [str(placed.block.out_channels) for placed in smallest if placed.block.family == "convnext"]
+    assert narrow, "no block with a layer scale"
+    assert {name for name, trained in scales.items() if trained} == {f"switched.{width}" for width in narrow}
 
 
 def test_an_extracted_network_has_the_parameters_of_its_spec_and_is_in_evaluation_mode(supernet: Supernet) -> None:

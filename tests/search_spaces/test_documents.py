@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces.documents import canonical_json, content_hash, decode, document, pretty_json
+from search_spaces.documents import ADDED_LATER, canonical_json, content_hash, decode, document, pretty_json
 from search_spaces.errors import InputError
 from tests.search_spaces.strategies import PROPERTY
 
@@ -177,3 +177,15 @@ def test_the_content_hash_is_the_start_of_a_sha256() -> None:
 def test_what_pydantic_lets_pass_is_refused_too(text: str) -> None:
     given = json.dumps(PLAIN | {"anything": 0}).replace('"anything": 0', f'"anything": {text}')
     assert "not valid JSON" in message(given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    first: int = 1
+    later: bool = field(default=False, metadata=ADDED_LATER)
+
+
+def test_a_field_that_was_added_later_leaves_older_hashes_as_they_are() -> None:
+    assert canonical_json([Grown()]) == '[{"first":1}]'
+    assert canonical_json({"a": Grown(later=True)}) == '{"a":{"first":1,"later":true}}'
+    assert json.loads(pretty_json(Grown())) == {"first": 1, "later": False}

@@ -135,6 +135,7 @@ def test_blocks_below_the_smallest_depth_always_exist() -> None:
         {"head": Head(settings=(("features", 8),))},
         {"sharing": Sharing(kernel_transforms=True)},
         {"sharing": Sharing(layer_scale=1e-6)},
+        {"sharing": Sharing(switchable_layer_scale=True)},
         {"stages": (FIRST,)},
         {"stages": (FIRST, dataclasses.replace(STAGE, width=(32,)))},
         {"stages": (FIRST, dataclasses.replace(STAGE, depth=(1, 2)))},

@@ -92,6 +92,28 @@ def test_layer_scale_scales_the_last_dimension() -> None:
     assert torch.equal(scale(x), x * scale.gamma[:2])
 
 
+def test_a_size_with_factors_of_its_own_uses_them_and_hands_them_on() -> None:
+    scale = LayerScale(5)
+    scale.switch([3, 5])
+    scale.start_at(0.2)
+    assert [factors.tolist() for factors in scale.parameters()] == [pytest.approx([0.2] * n) for n in (5, 3)]
+    with torch.no_grad():
+        scale.gamma.copy_(torch.arange(1.0, 6.0))
+        scale.switched["3"].copy_(torch.tensor([10.0, 20.0, 30.0]))
+        alone = {size: LayerScale(size) for size in (2, 3, 5)}
+        for layer in alone.values():
+            copy_slices(scale, layer)
+    expected = {2: [1, 2], 3: [10, 20, 30], 5: [1, 2, 3, 4, 5]}
+    for size, factors in expected.items():
+        assert scale(torch.ones(2, size)).tolist() == [factors, factors]
+        assert alone[size].gamma.tolist() == factors
+        assert not alone[size].switched
+    with torch.no_grad():
+        scale.reorder(torch.tensor([4, 0, 2, 1, 3]))
+    assert scale.gamma.tolist() == [5, 1, 3, 2, 4]
+    assert scale.switched["3"].tolist() == [5, 10, 30]
+
+
 def test_batch_norm_learns_the_statistics_of_the_channels_it_sees() -> None:
     norm, plain = ElasticBatchNorm2d(5), nn.BatchNorm2d(3)
     x = numbered((4, 3, 5, 5)) * 3 + 1

@@ -111,6 +111,7 @@ BAD = [
     ("features = 128", "features = 99999999999", "features must be below"),
     ("features = 128", "classes = 3", "unknown setting of head in head 'classes'"),
     ("kernel_transforms = true", "kernel_transforms = 1", "sharing.kernel_transforms must be true or false, got 1"),
+    ("kernel_transforms = true", "switchable_layer_scale = 1", "switchable_layer_scale must be true or false, got 1"),
     ("kernel_transforms = true", "transforms = true", "unknown key in sharing 'transforms'"),
 ]
 

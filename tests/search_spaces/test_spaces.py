@@ -46,6 +46,21 @@ def drawn(name: str, n: int) -> Genomes:
     return np.concatenate([*ends, genomes])
 
 
+HASHES = {
+    "tiny": "492fcbaf3486abb3",
+    "cifar": "256df0e3b0a565d8",
+    "mobile": "2561db58bf345177",
+    "mobile-int8": "69755d2b439bb0b1",
+    "ofa-mbv3": "b7ec4ff9d7c7b36d",
+}
+"""With three channels and ten classes. With another hash no run, table or ledger of the space can be read."""
+
+
+@each_space
+def test_a_named_space_keeps_its_hash(name: str) -> None:
+    assert find_space(name, channels=3, classes=10).hash == HASHES[name]
+
+
 @each_space
 def test_bulk_lookup_equals_slow_lowering(name: str) -> None:
     space, genomes = space_of(name), drawn(name, 300)
