@@ -95,9 +95,11 @@ def train(
     opened = Run.open(run, space=space, data=data)
     from nas.distributed import joined
     from nas.fitting import ignore
+    from nas.memory import keep_freed_memory
     from nas.optimization import choose_accelerator
     from nas.training import train_supernet
 
+    keep_freed_memory()
     with joined(choose_accelerator(target)) as ranks, opened.lock() if ranks.first else nullcontext():
         quiet = as_json or not ranks.first
         with progress_bar("reading images", quiet=quiet) as progress:
@@ -218,8 +220,10 @@ def search(
     limit = parse_budget(budget, latency)
     if told := opened.require_this_machine(target, table, allow_mismatch=allow_mismatch):
         warn(told)
+    from nas.memory import keep_freed_memory
     from nas.subnet_search import SearchSettings, search_subnets, validate_front
 
+    keep_freed_memory()
     settings = SearchSettings(evaluations=evaluations, strategy=strategy, compare=compare, seed=seed)
     with opened.lock():
         with progress_bar("exporting blocks", quiet=as_json) as progress:
@@ -360,7 +364,9 @@ def baseline_command(
     else:
         raise InputError(f"the last search was not for device {target.name}; give --budget-ms")
     from nas.baseline import baseline_folder, plan_baseline, train_baseline
+    from nas.memory import keep_freed_memory
 
+    keep_freed_memory()
     config = dataclasses.replace(record.trained, seed=seed, steps=steps or record.trained.steps)
     plans, results = [], []
     with opened.lock():

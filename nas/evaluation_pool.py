@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
+from nas.memory import keep_freed_memory
 from search_spaces.errors import MachineError
 from search_spaces.spec import NetworkSpec
 
@@ -73,6 +74,7 @@ def _begin(make: Callable[[], Judge], threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    keep_freed_memory()
     _held.append(make())
 
 

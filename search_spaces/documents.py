@@ -27,8 +27,8 @@ document = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=Fal
 
 
 ADDED_LATER: Mapping[str, object] = MappingProxyType({"added_later": True})
-"""Metadata of a dataclass field that a later version added: canonical texts leave it out while it has its default, so that
-hashes of what was written before stay."""
+"""Metadata of a dataclass field that a later version added: canonical texts leave it out while it has its default, so
+that hashes of what was written before stay."""
 
 
 def canonical_json(value: object) -> str:
