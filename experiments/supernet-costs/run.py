@@ -1,6 +1,6 @@
 """What training a supernet costs: against the same networks alone, in memory, in images per second.
 
-    python experiments/supernet-costs/run.py [PART...]
+    python experiments/supernet-costs/run.py [--photos DIR] [PART...]
 
 Needs an idle machine for about ten minutes. A part whose table is there is left as it is.
 """
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,11 @@ sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share
 from experiments.study import Rows, provenance, run_parts, save_table, say  # noqa: E402
 from nas.augmentation import augmented  # noqa: E402
 from nas.data import ImageData, ImageSplit, load_data  # noqa: E402
+from nas.data.pixels import decode_square  # noqa: E402
 from nas.evaluate import CALIBRATION_IMAGES, SubnetEvaluator  # noqa: E402
 from nas.fitting import batch_of, networks_per_image  # noqa: E402
 from nas.ledger import Ledger  # noqa: E402
+from nas.memory import keep_freed_memory  # noqa: E402
 from nas.sandwich import Sandwich  # noqa: E402
 from nas.sandwich_step import SandwichStep  # noqa: E402
 from nas.supernet import Supernet, channels_last, extract, recalibrate  # noqa: E402
@@ -52,7 +54,7 @@ PHOTOS, PHOTO_SIDE = 2000, 128
 EVALUATED = 24
 
 
-def overhead(_: None) -> None:
+def overhead(_: Path | None) -> None:
     """Time forward and backward passes of networks inside the supernet and alone, turn by turn."""
     rows = []
     for name in ("tiny", "cifar", "mobile"):
@@ -102,7 +104,7 @@ def _step_s(run: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor, l
     return time.perf_counter() - started
 
 
-def costs(_: None) -> None:
+def costs(_: Path | None) -> None:
     """Measure memory and images per second of whole steps, each setting in a process of its own."""
     rows = []
     for name in SPACES:
@@ -119,6 +121,7 @@ def train_some(setting: str) -> None:
     space = find_space(name, channels=CHANNELS, classes=CLASSES)
     before_mb = _peak_mb()
     config = TrainingConfig(batch_size=SPACES[name], recompute=recompute == "True")
+    keep_freed_memory()  # as `nas train` does
     supernet = channels_last(Supernet(space, seed=0)).train()
     step = SandwichStep(supernet, space, Sandwich(space, seed=0), config)
     optimizer = torch.optim.AdamW(supernet.parameters())
@@ -150,7 +153,7 @@ def _peak_mb() -> float:
     return int(found.group(1)) / 1024
 
 
-def loading(_: None) -> None:
+def loading(_: Path | None) -> None:
     """Time what comes before a step on photos of 128x128 pixels: choosing, normalising, augmenting."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (PHOTOS, PHOTO_SIDE, PHOTO_SIDE, CHANNELS), dtype=np.uint8)
@@ -183,28 +186,51 @@ def loading(_: None) -> None:
     save_table(RESULTS, pd.DataFrame(rows), "loading")
 
 
-def evaluation(_: None) -> None:
-    """Time the evaluation of networks on `clutter`: as written down plainly, and as the toolkit does it."""
-    space = find_space("tiny", channels=1, classes=10)
-    data = load_data("clutter", resolution=space.layout.input.resolution, seed=0)
+def evaluation(photos: Path | None) -> None:
+    """Time the evaluation of networks: as written down plainly, and as the toolkit does it."""
+    rows: Rows = []
+    for name in ["clutter"] if photos is None else ["clutter", f"folder:{photos}"]:
+        rows += _evaluations(name, photos if name.startswith("folder:") else None)
+    save_table(RESULTS, pd.DataFrame(rows), "evaluation")
+
+
+def _evaluations(name: str, photos: Path | None) -> Rows:
+    data = load_data(name, resolution=find_space("tiny", channels=1, classes=2).layout.input.resolution, seed=0)
+    space = find_space("tiny", channels=data.channels, classes=len(data.class_names))
     supernet = channels_last(Supernet(space, seed=0)).eval()
     genomes = space.unique(space.sample(EVALUATED + 9, np.random.default_rng(0)))
     chosen, others = genomes[:EVALUATED], genomes[EVALUATED:]
-    started = time.perf_counter()
-    plain = [_plain_accuracy(supernet, space, genome, data) for genome in chosen]
-    rows: Rows = [{"how": "plainly", "workers": 1, "seconds_per_network": (time.perf_counter() - started) / EVALUATED}]
+    images = CALIBRATION_IMAGES + len(data.split("validation").labels)
+    fixed = {"data": "photos" if photos else name, "networks": EVALUATED, "images": images}
+
+    def timed(evaluate: Callable[[], Any]) -> tuple[float, Any]:
+        started = time.perf_counter()
+        values = evaluate()
+        return (time.perf_counter() - started) / EVALUATED, values
+
+    seconds, plain = timed(lambda: [_plain_accuracy(supernet, space, genome, data) for genome in chosen])
+    rows: Rows = [fixed | {"how": "plainly, from memory", "workers": 1, "seconds_per_network": seconds}]
+    if photos is not None:
+        files = sorted(photos.rglob("*.jpg"))[:images]
+        read, _ = timed(lambda: [_read(files, data) for _ in range(EVALUATED)])
+        rows.append(fixed | {"how": "plainly, from files", "workers": 1, "seconds_per_network": seconds + read})
+    keep_freed_memory()  # from here on: it cannot be undone
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             ledger = Ledger(Path(folder) / "ledger.db")
             evaluator = SubnetEvaluator(space, supernet, "5eed", data, ledger, workers=workers)
             evaluator.evaluate(others)  # starts the workers
-            started = time.perf_counter()
-            values = evaluator.evaluate(chosen)
-            seconds = (time.perf_counter() - started) / EVALUATED
+            seconds, values = timed(partial(evaluator.evaluate, chosen))
             evaluator.close()
         told = {"how": "evaluate", "workers": workers, "seconds_per_network": seconds}
-        rows.append(told | {"same_accuracies": int(np.sum(np.isclose(values, plain, rtol=0.0, atol=1e-9)))})
-    save_table(RESULTS, pd.DataFrame(rows), "evaluation")
+        rows.append(fixed | told | {"same_accuracies": int(np.sum(np.isclose(values, plain, rtol=0.0, atol=1e-9)))})
+    return rows
+
+
+def _read(files: Sequence[Path], data: ImageData) -> None:
+    """Decode photos, as an evaluation does that keeps no images."""
+    for path in files:
+        decode_square(path.read_bytes(), resolution=data.split("train").images.shape[1], channels=data.channels)
 
 
 def _plain_accuracy(supernet: Supernet, space: NetworkSpace, genome: Genomes, data: ImageData) -> float:
@@ -223,12 +249,12 @@ def _plain_accuracy(supernet: Supernet, space: NetworkSpace, genome: Genomes, da
     return right / len(validation.labels)
 
 
-def origin(_: None) -> None:
+def origin(_: Path | None) -> None:
     """Say what made the figures."""
     save_table(RESULTS, provenance(["torch", "numpy"], threads=str(torch.get_num_threads())), "provenance")
 
 
-PARTS: dict[str, tuple[str, Callable[[None], None]]] = {
+PARTS: dict[str, tuple[str, Callable[[Path | None], None]]] = {
     "provenance": ("provenance.csv", origin),
     "overhead": ("overhead.csv", overhead),
     "costs": ("costs.csv", costs),
@@ -243,7 +269,10 @@ def main() -> None:
         train_some(sys.argv[2])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    run_parts(PARTS, RESULTS, parser, lambda arguments: None)
+    parser.add_argument(
+        "--photos", type=Path, help="Folder of photos (.jpg) by class, on which evaluation is timed, too."
+    )
+    run_parts(PARTS, RESULTS, parser, lambda arguments: arguments.photos)
 
 
 if __name__ == "__main__":
