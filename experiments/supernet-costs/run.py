@@ -33,6 +33,7 @@ sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share
 from experiments.study import Rows, provenance, run_parts, save_table, say  # noqa: E402
 from nas.augmentation import augmented  # noqa: E402
 from nas.data import ImageData, ImageSplit, load_data  # noqa: E402
+from nas.data.images import Pixels  # noqa: E402
 from nas.data.pixels import decode_square  # noqa: E402
 from nas.evaluate import CALIBRATION_IMAGES, SubnetEvaluator  # noqa: E402
 from nas.fitting import batch_of, networks_per_image  # noqa: E402
@@ -227,10 +228,10 @@ def _evaluations(name: str, photos: Path | None) -> Rows:
     return rows
 
 
-def _read(files: Sequence[Path], data: ImageData) -> None:
+def _read(files: Sequence[Path], data: ImageData) -> list[Pixels]:
     """Decode photos, as an evaluation does that keeps no images."""
-    for path in files:
-        decode_square(path.read_bytes(), resolution=data.split("train").images.shape[1], channels=data.channels)
+    side = data.split("train").images.shape[1]
+    return [decode_square(path.read_bytes(), resolution=side, channels=data.channels) for path in files]
 
 
 def _plain_accuracy(supernet: Supernet, space: NetworkSpace, genome: Genomes, data: ImageData) -> float:
