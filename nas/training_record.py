@@ -165,8 +165,15 @@ _RANGES: tuple[tuple[Callable[[float], bool], str, tuple[str, ...]], ...] = (
 )
 
 
-def training_config(path: Path | None, given: Mapping[str, object]) -> TrainingConfig:
-    """Return settings from a TOML file of `TrainingConfig`'s fields, if there is one, and others, which come before.
+def training_config(
+    path: Path | None, given: Mapping[str, object], usual: Mapping[str, object] | None = None
+) -> TrainingConfig:
+    """Return the settings of a training.
+
+    Args:
+        path: TOML file of `TrainingConfig`'s fields, or None.
+        given: others, which come before those of the file.
+        usual: what takes the place of `TrainingConfig`'s defaults.
 
     Raises:
         InputError: the file is missing, no TOML, or has a setting that is unknown or not allowed.
@@ -182,7 +189,7 @@ def training_config(path: Path | None, given: Mapping[str, object]) -> TrainingC
             if name not in known:
                 raise InputError(f"{path}: {unknown_name('training setting', name, known)}")
     try:
-        text = json.dumps({**settings, **given})
+        text = json.dumps({**(usual or {}), **settings, **given})
     except (TypeError, ValueError):
         raise InputError(f"{path}: training settings are texts and numbers of a sensible size; no dates") from None
     return decode(TrainingConfig, text, source=str(path or "training settings"))

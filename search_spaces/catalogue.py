@@ -21,11 +21,13 @@ class SpaceEntry:
         about: in a line.
         build: from channels and classes, and its options by name.
         options: how to read each option from text.
+        training: settings of a training that suit it better than the usual ones.
     """
 
     about: str
     build: Callable[..., NetworkSpace]
     options: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+    training: Mapping[str, int | float | bool] = field(default_factory=dict)
 
 
 def _sides(text: str) -> tuple[int, ...]:
@@ -74,3 +76,9 @@ def find_space(text: str, *, channels: int, classes: int) -> NetworkSpace:
         except ValueError:
             raise InputError(f"space {name!r}: {key}={value!r} cannot be read ({entry.about})") from None
     return entry.build(channels, classes, **options)
+
+
+def usual_training(text: str) -> Mapping[str, int | float | bool]:
+    """Return the settings of a training that a space has of its own; none for one from a file."""
+    name = text.partition(":")[0]
+    return SPACES[name].training if name in SPACES else {}
