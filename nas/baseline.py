@@ -22,7 +22,7 @@ from nas.data import ImageData
 from nas.devices import Device
 from nas.evaluate import standalone_accuracy, standard_error
 from nas.files import make_folder, read_document, write_atomic
-from nas.fitting import Fitted, StepOutcome, fit, images_seen
+from nas.fitting import Fitted, StepOutcome, fit, images_seen, share_correct
 from nas.lut import measure_networks
 from nas.onnx_format import exporter_name
 from nas.optimization import choose_accelerator, forward_precision
@@ -222,7 +222,7 @@ def train_network(
             logits = network(images).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
-        return StepOutcome(loss.detach())
+        return StepOutcome(loss.detach(), share_correct(logits, labels))
 
     identity = pretty_json(
         {"settings": config.chosen, "network": [_identified(placed) for placed in spec], "data": data.content_hash}

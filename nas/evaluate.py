@@ -94,20 +94,27 @@ class SubnetEvaluator:
         """Return every accuracy on a split that the ledger holds, by genome."""
         return self.ledger.values(self.ledger_name(split), self.space.hash)
 
-    def evaluate(
-        self, genomes: Genomes, *, split: SplitName = "validation", progress: Progress = no_progress
-    ) -> npt.NDArray[np.float64]:
-        """Return the accuracy ``float64[n]`` in 0..1 of canonical genomes ``int16[n, n_genes]``.
+    def evaluate(self, genomes: Genomes, *, progress: Progress = no_progress) -> npt.NDArray[np.float64]:
+        """Return the search-validation accuracy ``float64[n]`` in 0..1 of canonical genomes ``int16[n, n_genes]``.
 
         Args:
             genomes: whom to evaluate.
-            split: what to count on. Only a study asks for ``test``; the ledger counts every network that was.
             progress: told of what is known, and after each network.
 
         Raises:
             CheckError: a network's logits are not finite.
             MachineError: a worker process has ended, or could not start.
         """
+        return self._evaluate(genomes, "validation", progress)
+
+    def evaluate_on_test(self, genomes: Genomes, *, progress: Progress = no_progress) -> npt.NDArray[np.float64]:
+        """Return accuracies as `evaluate` does, on the test split, for studies; no search may see them.
+
+        The ledger counts every network that was tested.
+        """
+        return self._evaluate(genomes, "test", progress)
+
+    def _evaluate(self, genomes: Genomes, split: SplitName, progress: Progress) -> npt.NDArray[np.float64]:
         if split not in self._known:
             self._known[split] = self.known(split)
         known = self._known[split]

@@ -22,7 +22,7 @@ from nas.data import ImageData, ImageSplit
 from nas.distributed import ALONE, Ranks
 from nas.optimization import averaged, learning_rate, optimizer_of
 from nas.progress import Progress, no_progress
-from nas.training_log import SmallestSubnetWatch, TrainingLog
+from nas.training_log import ChanceWatch, TrainingLog
 from nas.training_record import TrainingConfig
 from search_spaces.errors import CheckError, MachineError
 
@@ -40,12 +40,14 @@ class StepOutcome:
 
     Attributes:
         loss: on the labels, of the network, of the largest subnet, or the mean of random ones.
-        smallest_loss: of the smallest subnet, if there is one.
+        correct: share of the batch that these have right.
+        smallest_loss: of the smallest subnet, if a step has one.
         smallest_correct: share of the batch that it has right.
         token: what all processes of a training must agree on: a number that stands for the subnets of the step.
     """
 
     loss: Tensor
+    correct: Tensor
     smallest_loss: Tensor | None = None
     smallest_correct: Tensor | None = None
     token: int = 0
@@ -103,7 +105,7 @@ def fit(
         events: folder for the same in TensorBoard's form.
         ranks: which of several processes this is; each sees its part of every batch.
         progress: called after each step.
-        notice: told of a damaged checkpoint, and of a smallest subnet that does not learn.
+        notice: told of a damaged checkpoint, and of networks that do not learn.
 
     Raises:
         InputError: the checkpoint is damaged, or belongs to another training.
@@ -116,7 +118,10 @@ def fit(
     train = data.split("train")
     size = _batch_size(config, len(train.labels))
     part = ranks.part(size)
-    watch = SmallestSubnetWatch(train.labels, batch_size=size, warmup_steps=config.warmup_steps)
+    watches = {
+        column: ChanceWatch(whom, train.labels, batch_size=size, warmup_steps=config.warmup_steps)
+        for column, whom in (("accuracy", "what is trained"), ("smallest_accuracy", "the smallest subnet"))
+    }
     module.train()
     step, seconds = state.load(notice)
     rows = TrainingLog(log, step, events)
@@ -135,8 +140,9 @@ def fit(
                 rows.write()
             raise
         rows.add(row | {"step": step, "seconds": time.perf_counter() - started})
-        if watch.guesses(step, row["smallest_accuracy"]):
-            notice(watch.complaint(step))
+        for column, watch in watches.items():
+            if (correct := row[column]) is not None and watch.guesses(step, correct):
+                notice(watch.complaint(step))
         step += 1
         if step % _CHECKPOINT_EVERY == 0 and step < config.steps:
             ranks.compare(module)
@@ -188,6 +194,11 @@ def _batch_size(config: TrainingConfig, n_images: int) -> int:
     return min(config.batch_size, n_images)
 
 
+def share_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of a batch whose most probable class, of logits ``float[n, classes]``, is the label."""
+    return (logits.argmax(dim=1) == labels).float().mean()
+
+
 class _Trainer:
     """A module with its optimiser and, where asked for, the moving average of its weights."""
 
@@ -213,21 +224,23 @@ class _Trainer:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
         outcome = self._backward(step, images, labels)
-        told = [each for each in (outcome.loss, outcome.smallest_loss, outcome.smallest_correct) if each is not None]
+        smallest = (outcome.smallest_loss, outcome.smallest_correct)
+        told = [outcome.loss, outcome.correct, *(each for each in smallest if each is not None)]
         means = self._ranks.average(
             self._parameters, told, zlib.crc32(f"{self._token} {step} {outcome.token}".encode())
         )
-        loss, *smallest = (float(each) for each in means)
+        loss, accuracy, *rest = (float(each) for each in means)
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise CheckError(f"training diverged at step {step}: loss {loss}; lower the learning rate")
         self._optimizer.step()
         if self._average is not None:
             self._average.update_parameters(self._module)
-        smallest_loss, smallest_accuracy = smallest or (None, None)
+        smallest_loss, smallest_accuracy = rest or (None, None)
         return loss, {
             "learning_rate": rate,
             "loss": loss,
+            "accuracy": accuracy,
             "smallest_loss": smallest_loss,
             "smallest_accuracy": smallest_accuracy,
             "gradient_norm": norm,

@@ -44,6 +44,11 @@ def take_over(supernet: Supernet, space: NetworkSpace, source: Path) -> InitialW
         for name, value in theirs.items()
         if name in ours and value.shape == ours[name].shape and value.dtype in _NUMBERS
     }
+    for name in ours:
+        # A width that has layer scales of its own begins with the first ones of a supernet whose widths share them.
+        layer, switched, width = name.rpartition(".switched.")
+        if switched and name not in theirs and f"{layer}.gamma" in matched:
+            matched[name] = matched[f"{layer}.gamma"][: int(width)].clone()
     if not any(name in matched for name, _ in supernet.named_parameters()):
         raise InputError(
             f"nothing in {path} fits the space {space.name}: no tensor has a name and shape of its supernet"

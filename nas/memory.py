@@ -11,9 +11,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 def keep_freed_memory() -> bool:
     """Make the C library keep what is freed; return whether it could be told.
 
-    glibc gives blocks above 128 kB to 32 MB back to the system as soon as they are free, and gets their pages, all
-    zeroed, anew for the next tensor of that size: an eighth of a training's time (`experiments/supernet-costs`). The
-    memory that a process needs at most stays the same. Other C libraries are left as they are.
+    glibc gives large blocks back to the system as soon as they are free, and gets their pages anew, all zeroed, for the
+    next tensors. What that costs, in time and in memory: `experiments/supernet-costs`. Other C libraries are left as
+    they are.
     """
     try:
         tune = ctypes.CDLL(None).mallopt

@@ -159,11 +159,15 @@ def baselines(
         say(
             "The searched network has the weights of the supernet, whose training counts in full (not the search"
             + (f", nor what {record.initial.source} cost, which it started from" if record.initial else "")
-            + f"), and in which every image trains {networks_per_image(record.trained)} networks."
+            + f"), and in which every image trains {_networks(networks_per_image(record.trained))}."
         )
     else:
         say(f"The last search has no network inside this latency: nas search --budget-ms ...{run_option(run.path)}")
     say(f"Kept in {run.path / 'baselines'}")
+
+
+def _networks(count: int) -> str:
+    return "one network" if count == 1 else f"{count} networks"
 
 
 def left_out(images: ImageData, *, strict: bool = False) -> None:

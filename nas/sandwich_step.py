@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.distillation import DISTILLATION_LOSSES
-from nas.fitting import StepOutcome
+from nas.fitting import StepOutcome, share_correct
 from nas.gradients import without_conflict
 from nas.optimization import forward_precision
 from nas.sandwich import SMALLEST, Sandwich
@@ -82,16 +82,16 @@ class SandwichStep:
             loss = config.distillation * soft + (1.0 - config.distillation) * told
             torch.autograd.backward(loss * _share(seen, labels))
             if row == SMALLEST:
-                smallest_loss, smallest_correct = told.detach(), (logits.argmax(dim=1) == labels).float().mean()
+                smallest_loss, smallest_correct = told.detach(), share_correct(logits, labels)
         if project:
             combined = without_conflict(alone, [each.grad for each in self._parameters])
             for parameter, gradient in zip(self._parameters, combined, strict=True):
                 parameter.grad = gradient
-        return StepOutcome(largest_loss.detach(), smallest_loss, smallest_correct)
+        return StepOutcome(largest_loss.detach(), share_correct(teacher, labels), smallest_loss, smallest_correct)
 
     def _random_only(self, subnets: Genomes, images: Tensor, labels: Tensor, taught: Tensor | None) -> StepOutcome:
         """Run random subnets, each of which learns from the labels."""
-        losses = []
+        losses, correct = [], []
         for number, genome in enumerate(subnets):
             seen = self._part(number, len(labels))
             logits = self._logits(genome, images[seen])
@@ -99,7 +99,8 @@ class SandwichStep:
             loss = self._with_answers(told, logits, None if taught is None else taught[seen])
             torch.autograd.backward(loss * _share(seen, labels))
             losses.append(told.detach())
-        return StepOutcome(torch.stack(losses).mean())
+            correct.append(share_correct(logits, labels[seen]))
+        return StepOutcome(torch.stack(losses).mean(), torch.stack(correct).mean())
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=self._config.label_smoothing)

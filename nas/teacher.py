@@ -27,7 +27,7 @@ from nas.data.function import called, names_a_function
 from nas.files import make_folder, write_atomic
 from nas.progress import Progress, no_progress
 from nas.supernet import scaled
-from search_spaces.errors import InputError, first_line
+from search_spaces.errors import InputError, first_line, kind_and_first_line
 
 KEPT = 10
 """Classes that are kept of an image's answers."""
@@ -216,7 +216,7 @@ def _module(source: str, device: torch.device) -> _Answer:
         try:
             logits: Any = module(images.to(device))
         except Exception as error:
-            raise InputError(f"teacher {source!r} raised {type(error).__name__}: {first_line(error)}") from error
+            raise InputError(f"teacher {source!r} raised {kind_and_first_line(error)}") from error
         if not isinstance(logits, Tensor):
             raise InputError(f"teacher {source!r} answers with {type(logits).__name__}, no tensor")
         return logits.clone()

@@ -14,11 +14,21 @@ from nas.data.images import Labels
 from nas.files import make_folder, write_atomic
 from search_spaces.errors import InputError
 
-_CHANCE_WINDOW = 100  # steps over which the smallest subnet is watched
+_CHANCE_WINDOW = 100  # steps over which a subnet is watched
 
-COLUMNS = ("step", "learning_rate", "loss", "smallest_loss", "smallest_accuracy", "gradient_norm", "seconds")
-"""A step counts from 0; losses are those of the largest and the smallest subnet on the step's batch, before the step.
-What a training does not have is empty. Seconds are since the start, those before an interruption included."""
+COLUMNS = (
+    "step",
+    "learning_rate",
+    "loss",
+    "accuracy",
+    "smallest_loss",
+    "smallest_accuracy",
+    "gradient_norm",
+    "seconds",
+)
+"""A step counts from 0. Losses and accuracies are those of the largest subnet, or the means of random ones, and of the
+smallest, on the step's batch, before the step. What a training does not have is empty. Seconds are since the start,
+those before an interruption included."""
 
 
 class TrainingLog:
@@ -92,25 +102,26 @@ def _step_of(line: str) -> float:
         return float("inf")  # not a row of ours
 
 
-class SmallestSubnetWatch:
-    """Whether the smallest subnet does better than naming the most frequent class; asked after the warm-up.
+class ChanceWatch:
+    """Whether networks do better than naming the most frequent class; asked after the warm-up.
 
     Args:
+        whom: are watched.
         labels: of the training images.
         batch_size: images per step.
         warmup_steps: after which it should have begun to learn.
     """
 
-    def __init__(self, labels: Labels, *, batch_size: int, warmup_steps: int) -> None:
-        self._batch = batch_size
+    def __init__(self, whom: str, labels: Labels, *, batch_size: int, warmup_steps: int) -> None:
+        self._whom, self._batch = whom, batch_size
         self._chance = float(np.bincount(labels).max() / len(labels))
         self._from = warmup_steps
         self._shares: deque[float] = deque(maxlen=_CHANCE_WINDOW)
         self._told = False
 
-    def guesses(self, step: int, correct: float | None) -> bool:
-        """Take a step's share of correct images, if there are subnets; return whether to complain now: at most once."""
-        if correct is None or self._told or step < self._from:
+    def guesses(self, step: int, correct: float) -> bool:
+        """Take a step's share of correct images; return whether to complain now: at most once."""
+        if self._told or step < self._from:
             return False
         self._shares.append(correct)
         if len(self._shares) < _CHANCE_WINDOW:
@@ -123,7 +134,7 @@ class SmallestSubnetWatch:
     def complaint(self, step: int) -> str:
         """Return what to say."""
         return (
-            f"at step {step} the smallest subnet still guesses: {self._mean():.1%} of the last {_CHANCE_WINDOW} steps' "
+            f"at step {step} {self._whom} still guesses: {self._mean():.1%} of the last {_CHANCE_WINDOW} steps' "
             f"images are right, and {self._chance:.1%} are of the most frequent class; lower the learning rate, or "
             f"warm up for longer"
         )

@@ -36,7 +36,7 @@ class TrainingConfig:
     """How a supernet is trained.
 
     Attributes:
-        steps: of the optimiser; each one updates all subnets of a sandwich.
+        steps: of the optimiser; each one updates several subnets.
         batch_size: images per step.
         sandwich: update the largest and the smallest subnet in every step (arXiv:1903.05134), beside random ones.
         random_subnets: in a step.
@@ -136,10 +136,16 @@ class TrainingConfig:
             raise InputError(
                 "without a sandwich a step needs a random subnet: random_subnets must be at least 1, got 0"
             )
-        for name, without in (("drop_path", 0.0), ("projection_from", 1.0)):
-            if getattr(self, name) != without:
+        for name, *without in (
+            ("drop_path", 0.0),
+            ("projection_from", 1.0),
+            ("distillation", 0.5, 0.0),
+            ("divergence", "kl"),
+        ):
+            if (given := getattr(self, name)) not in without:
                 raise InputError(
-                    f"{name} needs a step's largest subnet, which sandwich = false leaves out; leave it at {without}"
+                    f"{name} = {given} needs a step's largest subnet, which sandwich = false leaves out; leave it at "
+                    f"{without[0]}"
                 )
 
 
@@ -245,7 +251,7 @@ class TrainingRecord:
         space_hash: of the space that they cover.
         data_hash: of the images.
         weights_sha256: of the file.
-        final_loss: of the largest subnet in the last step; None if they were imported.
+        final_loss: of the largest subnet in the last step, or the mean of random ones; None if they were imported.
         seconds: wall time of all training steps here.
         torch_version: that trained them.
     """

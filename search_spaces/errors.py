@@ -55,4 +55,10 @@ def unknown_name(kind: str, given: object, known: Iterable[object]) -> InputErro
 
 def first_line(error: BaseException) -> str:
     """Return what another library's error says in its first line, or the kind of error if it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def kind_and_first_line(error: BaseException) -> str:
+    """Return the kind of an error that a user's own code raised, and what it says in its first line."""
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"

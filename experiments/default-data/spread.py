@@ -42,7 +42,7 @@ def measure_spread(study: Study) -> None:
                     "predicted_ms": latency.predict(genomes),
                     "macs": macs.predict(genomes).astype(int),
                     "validation": evaluator.evaluate(genomes),
-                    "test": evaluator.evaluate(genomes, split="test"),
+                    "test": evaluator.evaluate_on_test(genomes),
                 }
             )
         )

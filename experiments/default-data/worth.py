@@ -97,7 +97,7 @@ def _search(study: Study, seed: int, arm: str) -> Rows:
         "images_seen": images_seen(record.trained, evaluator.data),
         "budget_ms": budget.limit_ms,
     }
-    test = evaluator.evaluate(_genomes(front.candidates), split="test")
+    test = evaluator.evaluate_on_test(_genomes(front.candidates))
     images = len(evaluator.data.split("test").labels)
     return [
         {
@@ -136,7 +136,7 @@ def _random_architectures(study: Study, seed: int) -> Rows:
             "id": ids(run, genomes),
             "genes": genomes.tolist(),
             "validation": evaluator.evaluate(genomes).tolist(),
-            "test": evaluator.evaluate(genomes, split="test").tolist(),
+            "test": evaluator.evaluate_on_test(genomes).tolist(),
             "measured_ms": measured_ms(study, run, genomes).tolist(),
         }
         rows += [

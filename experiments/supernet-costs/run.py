@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from experiments.study import Rows, provenance, run_parts, save_table, say  # no
 from nas.augmentation import augmented  # noqa: E402
 from nas.data import ImageData, ImageSplit, load_data  # noqa: E402
 from nas.data.images import Pixels  # noqa: E402
-from nas.data.pixels import decode_square  # noqa: E402
+from nas.data.pixels import SUFFIXES, decode_square  # noqa: E402
 from nas.evaluate import CALIBRATION_IMAGES, SubnetEvaluator  # noqa: E402
 from nas.fitting import batch_of, networks_per_image  # noqa: E402
 from nas.ledger import Ledger  # noqa: E402
@@ -53,6 +53,8 @@ SPACES = {"tiny": 32, "cifar": 32, "mobile": 8, "mobile-int8": 8, "ofa-mbv3": 8}
 NETWORKS, ROUNDS, STEPS = 6, 15, 6
 PHOTOS, PHOTO_SIDE = 2000, 128
 EVALUATED = 24
+HOW = ("as nas train", "memory given back", "recompute")
+"""Steps of a process that keeps the memory that it frees; of one that does not; and of one that does, and recomputes."""
 
 
 def overhead(_: Path | None) -> None:
@@ -89,7 +91,18 @@ def overhead(_: Path | None) -> None:
                 }
             )
             say(f"overhead: {rows[-1]}")
-    save_table(RESULTS, pd.DataFrame(rows), "overhead")
+    save_table(RESULTS, pd.concat([pd.DataFrame(rows), _whole_steps(pd.DataFrame(rows))]), "overhead")
+
+
+def _whole_steps(networks: pd.DataFrame) -> pd.DataFrame:
+    """Return the ratio of a step's four networks together: the largest, the smallest and two average random ones."""
+    rows = []
+    for space, part in networks.groupby("space", sort=False):
+        weights = np.where(part["network"].str.startswith("random"), 2.0 / (NETWORKS - 2), 1.0)
+        alone_ms = weights * part["alone_ms"]
+        ratios = {name: (alone_ms * part[name]).sum() / alone_ms.sum() for name in ("ratio", "alone_again_ratio")}
+        rows.append({"space": space, "network": "a step", "alone_ms": alone_ms.sum()} | ratios)
+    return pd.DataFrame(rows)
 
 
 def _batch(space: NetworkSpace, count: int) -> tuple[Tensor, Tensor]:
@@ -107,22 +120,25 @@ def _step_s(run: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor, l
 
 def costs(_: Path | None) -> None:
     """Measure memory and images per second of whole steps, each setting in a process of its own."""
-    rows = []
-    for name in SPACES:
-        for recompute in (False, True):
-            command = [sys.executable, "-W", "ignore", str(HERE / "run.py"), "--only", f"{name},{recompute}"]
-            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-            say(f"costs: {rows[-1]}")
+    rows = [_told("--steps", name, how) for name in SPACES for how in HOW]
     save_table(RESULTS, pd.DataFrame(rows), "costs")
 
 
-def train_some(setting: str) -> None:
-    """Run steps of one setting, and print what they cost."""
-    name, _, recompute = setting.partition(",")
+def _told(*arguments: object) -> Any:
+    """Return the JSON that this script prints for an option of its own, in another process."""
+    command = [sys.executable, "-W", "ignore", str(HERE / "run.py"), *map(str, arguments)]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    say(f"{' '.join(map(str, arguments))}: {told}")
+    return told
+
+
+def train_some(name: str, how: str) -> None:
+    """Run steps in one of the ways of `HOW`, and print what they cost."""
     space = find_space(name, channels=CHANNELS, classes=CLASSES)
     before_mb = _peak_mb()
-    config = TrainingConfig(batch_size=SPACES[name], recompute=recompute == "True")
-    keep_freed_memory()  # as `nas train` does
+    config = TrainingConfig(batch_size=SPACES[name], recompute=how == "recompute")
+    if how != "memory given back":
+        keep_freed_memory()
     supernet = channels_last(Supernet(space, seed=0)).train()
     step = SandwichStep(supernet, space, Sandwich(space, seed=0), config)
     optimizer = torch.optim.AdamW(supernet.parameters())
@@ -139,7 +155,7 @@ def train_some(setting: str) -> None:
         "side": space.layout.input.resolution,
         "batch_size": config.batch_size,
         "networks_per_image": networks_per_image(config),
-        "recompute": config.recompute,
+        "how": how,
         "million_weights": sum(each.numel() for each in supernet.parameters()) / 1e6,
         "images_per_s": config.batch_size / float(np.median(seconds[1:])),
         "memory_mb": _peak_mb() - before_mb,
@@ -188,50 +204,55 @@ def loading(_: Path | None) -> None:
 
 
 def evaluation(photos: Path | None) -> None:
-    """Time the evaluation of networks: as written down plainly, and as the toolkit does it."""
-    rows: Rows = []
-    for name in ["clutter"] if photos is None else ["clutter", f"folder:{photos}"]:
-        rows += _evaluations(name, photos if name.startswith("folder:") else None)
+    """Time the evaluation of networks, each data set in a process of its own."""
+    rows: Rows = _told("--evaluate", "clutter")
+    if photos is not None:
+        rows += _told("--evaluate", f"folder:{photos}")
     save_table(RESULTS, pd.DataFrame(rows), "evaluation")
 
 
-def _evaluations(name: str, photos: Path | None) -> Rows:
+def evaluate_some(name: str) -> None:
+    """Evaluate networks as written down plainly, and as the toolkit does it; print what that costs."""
     data = load_data(name, resolution=find_space("tiny", channels=1, classes=2).layout.input.resolution, seed=0)
     space = find_space("tiny", channels=data.channels, classes=len(data.class_names))
     supernet = channels_last(Supernet(space, seed=0)).eval()
     genomes = space.unique(space.sample(EVALUATED + 9, np.random.default_rng(0)))
     chosen, others = genomes[:EVALUATED], genomes[EVALUATED:]
+    kind, _, folder = name.partition(":")
     images = CALIBRATION_IMAGES + len(data.split("validation").labels)
-    fixed = {"data": "photos" if photos else name, "networks": EVALUATED, "images": images}
+    rows: Rows = []
 
-    def timed(evaluate: Callable[[], Any]) -> tuple[float, Any]:
+    def timed(how: str, workers: int, evaluate: Callable[[], Any]) -> Any:
         started = time.perf_counter()
         values = evaluate()
-        return (time.perf_counter() - started) / EVALUATED, values
+        seconds = (time.perf_counter() - started) / EVALUATED
+        told = {"data": kind, "images": images, "how": how, "workers": workers, "seconds_per_network": seconds}
+        rows.append(told)
+        return values
 
-    seconds, plain = timed(lambda: [_plain_accuracy(supernet, space, genome, data) for genome in chosen])
-    rows: Rows = [fixed | {"how": "plainly, from memory", "workers": 1, "seconds_per_network": seconds}]
-    if photos is not None:
-        files = sorted(photos.rglob("*.jpg"))[:images]
-        read, _ = timed(lambda: [_read(files, data) for _ in range(EVALUATED)])
-        rows.append(fixed | {"how": "plainly, from files", "workers": 1, "seconds_per_network": seconds + read})
-    keep_freed_memory()  # from here on: it cannot be undone
-    for workers in (1, 2):
-        with tempfile.TemporaryDirectory() as folder:
-            ledger = Ledger(Path(folder) / "ledger.db")
-            evaluator = SubnetEvaluator(space, supernet, "5eed", data, ledger, workers=workers)
+    plain = timed("plainly", 1, lambda: [_plain_accuracy(supernet, space, genome, data) for genome in chosen])
+    if folder:
+        timed("reading files alone", 1, lambda: [_read(Path(folder), images, data) for _ in chosen])
+    for how, workers in (("evaluate, memory given back", 1), ("evaluate", 1), ("evaluate", 2)):
+        if how == "evaluate":
+            keep_freed_memory()  # which cannot be undone
+        with tempfile.TemporaryDirectory() as scratch:
+            evaluator = SubnetEvaluator(
+                space, supernet, "5eed", data, Ledger(Path(scratch) / "ledger.db"), workers=workers
+            )
             evaluator.evaluate(others)  # starts the workers
-            seconds, values = timed(partial(evaluator.evaluate, chosen))
+            values = timed(how, workers, partial(evaluator.evaluate, chosen))
             evaluator.close()
-        told = {"how": "evaluate", "workers": workers, "seconds_per_network": seconds}
-        rows.append(fixed | told | {"same_accuracies": int(np.sum(np.isclose(values, plain, rtol=0.0, atol=1e-9)))})
-    return rows
+        rows[-1]["same_accuracies"] = int(np.sum(np.isclose(values, plain, rtol=0.0, atol=1e-9)))
+    print(json.dumps(rows))
 
 
-def _read(files: Sequence[Path], data: ImageData) -> list[Pixels]:
-    """Decode photos, as an evaluation does that keeps no images."""
+def _read(folder: Path, count: int, data: ImageData) -> list[Pixels]:
+    """Decode some photos of all classes, as an evaluation does that keeps no images."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     side = data.split("train").images.shape[1]
-    return [decode_square(path.read_bytes(), resolution=side, channels=data.channels) for path in files]
+    chosen = [files[place] for place in np.linspace(0, len(files) - 1, count).astype(int)]
+    return [decode_square(path.read_bytes(), resolution=side, channels=data.channels) for path in chosen]
 
 
 def _plain_accuracy(supernet: Supernet, space: NetworkSpace, genome: Genomes, data: ImageData) -> float:
@@ -266,8 +287,9 @@ PARTS: dict[str, tuple[str, Callable[[Path | None], None]]] = {
 
 def main() -> None:
     """Run the parts that the command line names."""
-    if sys.argv[1:2] == ["--only"]:
-        train_some(sys.argv[2])
+    own: dict[str, Callable[..., None]] = {"--steps": train_some, "--evaluate": evaluate_some}
+    if sys.argv[1:] and sys.argv[1] in own:
+        own[sys.argv[1]](*sys.argv[2:])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +24,10 @@ RESULTS = HERE / "results"
 sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share is a package that is never installed
 
 from experiments.study import ConfiguredStudy, Rows, nas, provenance, run_parts, save_table  # noqa: E402
-from nas.evaluate import standard_error  # noqa: E402
 from nas.files import make_folder, write_atomic  # noqa: E402
+from nas.fitting import images_seen  # noqa: E402
 from nas.run import Run  # noqa: E402
 from nas.sandwich import LARGEST, Sandwich  # noqa: E402
-from nas.training_record import find_record  # noqa: E402
 from search_spaces.space import Genomes  # noqa: E402
 
 save = functools.partial(save_table, RESULTS)
@@ -52,15 +50,15 @@ class Study(ConfiguredStudy):
         make_folder(self.work)
         write_atomic(recipe, "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
         path = self.work / name
-        if find_record(path / "supernet") is None:
-            nas("train", "--run", path, "--space", self.config["space"], "--data", f"folder:{folder}",
-                "--config", recipe, "--seed", seed, *options)  # fmt: skip
+        # Which returns at once if that is trained, and refuses if it is trained with other settings.
+        nas("train", "--run", path, "--space", self.config["space"], "--data", f"folder:{folder}",
+            "--config", recipe, "--seed", seed, *options)  # fmt: skip
         return Run.existing(path, first="nas train")
 
 
 def tested(run: Run, genomes: Genomes) -> float:
     """Return the mean accuracy of networks with inherited weights on the test split."""
-    return float(run.evaluator().evaluate(genomes, split="test").mean())
+    return float(run.evaluator().evaluate_on_test(genomes).mean())
 
 
 def cifar10(study: Study) -> None:
@@ -69,74 +67,75 @@ def cifar10(study: Study) -> None:
     summary = run.evaluator().summary()
     sandwich = Sandwich(run.space, seed=0)
     largest = np.stack([sandwich.subnets(step)[LARGEST] for step in range(sandwich.cycle)])
-    record = find_record(run.supernet_dir)
-    assert record is not None
+    record = run.require_supernet()
     row = {
         "seconds": record.seconds,
-        "images_seen": record.trained.steps * record.trained.batch_size,
+        "images_seen": images_seen(record.trained, run.load_data()),
         "largest": summary.largest,
         "random": summary.random,
         "smallest": summary.smallest,
         "validation_images": summary.images,
         "largest_test": tested(run, largest),
-        "random_test": tested(run, run.space.sample(24, np.random.default_rng(0))),
+        "random_test": tested(run, run.space.sample(study.config["networks"], np.random.default_rng(0))),
     }
     save(pd.DataFrame([row]), "cifar10")
 
 
 def front(study: Study) -> None:
-    """Search inside some budgets; train a hand-made network of each latency for as long as the supernet was."""
-    settings = study.config["cifar10"]
+    """Search inside some budgets; train a hand-made network of each latency, together for as long as the supernet."""
     run = study.train("cifar10", "cifar10", 0)
-    seconds = pd.read_csv(RESULTS / "cifar10.csv")["seconds"][0]
     if not (run.path / "luts" / f"{study.config['device']}.json").exists():
         nas("build-lut", "--run", run.path, "--device", study.config["device"])
     rows: Rows = []
-    for budget in settings["budgets"]:
-        found = nas("search", "--run", run.path, "--device", study.config["device"], "--budget-ms", budget,
-                    "--evaluations", settings["evaluations"])  # fmt: skip
-        best = next(each for each in found["candidates"] if each["id"] == found["best"])
-        preset = nas("baseline", "--run", run.path, "--device", study.config["device"], "--preset", settings["preset"],
-                     "--seconds", seconds / len(settings["budgets"]))["baselines"][0]  # fmt: skip
-        rows.append(
-            {"budget": budget, "budget_ms": found["budget_ms"]}
-            | {f"search_{key}": best[key] for key in ("measured_latency_ms", "validation_accuracy", "params", "macs")}
-            | {
-                f"preset_{key}": preset[key]
-                for key in ("validation_accuracy", "params", "macs", "seconds", "images_seen")
-            }
-            | {"preset_latency_ms": preset["plan"]["latency_ms"]}
-        )
+    for budget in study.config["cifar10"]["budgets"]:
+        rows += study.once(f"budget {budget}", functools.partial(_searched, study, run, budget))
     save(pd.DataFrame(rows), "front")
 
 
+def _searched(study: Study, run: Run, budget: str) -> Rows:
+    settings, device = study.config["cifar10"], study.config["device"]
+    seconds = pd.read_csv(RESULTS / "cifar10.csv")["seconds"][0] / len(settings["budgets"])
+    found = nas("search", "--run", run.path, "--device", device, "--budget-ms", budget,
+                "--evaluations", settings["evaluations"])  # fmt: skip
+    best = next(each for each in found["candidates"] if each["id"] == found["best"])
+    preset = nas("baseline", "--run", run.path, "--device", device, "--preset", settings["preset"],
+                 "--seconds", seconds)["baselines"][0]  # fmt: skip
+    return [
+        {"budget": budget, "budget_ms": found["budget_ms"]}
+        | {f"search_{key}": best[key] for key in ("measured_latency_ms", "validation_accuracy", "params", "macs")}
+        | {f"preset_{key}": preset[key] for key in ("validation_accuracy", "params", "macs", "seconds", "images_seen")}
+        | {"preset_latency_ms": preset["plan"]["latency_ms"]}
+    ]
+
+
 def trashnet(study: Study) -> None:
-    """Train supernets on TrashNet, from the one of CIFAR-10 and from random weights, at equal cost."""
-    settings = study.config["trashnet"]
-    started = study.train("cifar10", "cifar10", 0)
+    """Train supernets on TrashNet for as many steps, from the one of CIFAR-10 and from random weights."""
+    started = study.work / "cifar10"
     rows: Rows = []
-    for seed in settings["seeds"]:
-        for start, options in (("CIFAR-10", ("--init", started.path)), ("random weights", ())):
-            run = study.train(f"trashnet-{start.replace(' ', '-').lower()}-{seed}", "trashnet", seed, *options)
-            rows.append({"start": start, "seed": seed} | _accuracies(run, settings["networks"]))
-            save(pd.DataFrame(rows), "trashnet_rows")
+    for seed in study.config["trashnet"]["seeds"]:
+        for start, options in (("CIFAR-10", ("--init", started)), ("random weights", ())):
+            make = functools.partial(_started, study, start, seed, *options)
+            rows += study.once(f"trashnet from {start}, seed {seed}", make)
     save(pd.DataFrame(rows), "trashnet")
 
 
-def _accuracies(run: Run, networks: int) -> dict[str, Any]:
-    summary, record = run.evaluator().summary(), find_record(run.supernet_dir)
-    assert record is not None
-    test = tested(run, run.space.sample(networks, np.random.default_rng(0)))
-    images = len(run.load_data().split("test").labels)
-    return {
-        "seconds": record.seconds,
-        "largest": summary.largest,
-        "random": summary.random,
-        "smallest": summary.smallest,
-        "random_test": test,
-        "random_test_standard_error": standard_error(test, images),
-        "test_images": images,
-    }
+def _started(study: Study, start: str, seed: int, *options: object) -> Rows:
+    run = study.train(f"trashnet-{start.replace(' ', '-').lower()}-{seed}", "trashnet", seed, *options)
+    summary, record = run.evaluator().summary(), run.require_supernet()
+    networks = run.space.sample(study.config["networks"], np.random.default_rng(0))
+    return [
+        {
+            "start": start,
+            "seed": seed,
+            "seconds": record.seconds,
+            "largest": summary.largest,
+            "random": summary.random,
+            "smallest": summary.smallest,
+            "validation_images": summary.images,
+            "random_test": tested(run, networks),
+            "test_images": len(run.load_data().split("test").labels),
+        }
+    ]
 
 
 def origin(study: Study) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.arrays import Arrays, ArraySource
-from search_spaces.errors import InputError, ToolError, first_line
+from search_spaces.errors import InputError, ToolError, kind_and_first_line
 
 
 class FunctionSource(ArraySource):
@@ -61,7 +61,7 @@ def called(spec: str, what: str) -> object:
     except ToolError:
         raise
     except Exception as error:
-        raise InputError(f"{what} {spec!r} raised {type(error).__name__}: {first_line(error)}") from error
+        raise InputError(f"{what} {spec!r} raised {kind_and_first_line(error)}") from error
     raise InputError(f"{what} {spec!r}: {getattr(module, '__file__', module_name)} has no function {function_name!r}")
 
 
@@ -72,7 +72,7 @@ def _arrays(spec: str) -> Arrays:
     try:
         return {name: np.asarray(array) for name, array in returned.items()}
     except Exception as error:
-        raise InputError(f"data {spec!r} raised {type(error).__name__}: {first_line(error)}") from error
+        raise InputError(f"data {spec!r} raised {kind_and_first_line(error)}") from error
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def train(ranks: Ranks, options: tuple[Path, TrainingConfig, str | None]) -> Non
 def in_turn(directory: Path, config: TrainingConfig, teacher: str | None) -> dict[str, Tensor]:
     """Return the parameters of one process that runs the shards of every batch in turn, and averages."""
     supernet = channels_last(Supernet(SPACE, seed=config.seed))
-    sandwich = Sandwich(SPACE, seed=config.seed, random_subnets=config.random_subnets)
+    sandwich = Sandwich.of(SPACE, config)
     soft = Teacher(teacher, few_digits(), torch.device("cpu")).soft_labels(directory) if teacher else None
     shards = [
         SandwichStep(
@@ -108,7 +108,11 @@ def in_turn(directory: Path, config: TrainingConfig, teacher: str | None) -> dic
 
 @pytest.mark.parametrize(
     ("changes", "teacher"),
-    [({}, None), ({"drop_path": 0.2, "ema_decay": 0.9, "optimizer": "sgd"}, "tests.nas.test_teacher:Judge")],
+    [
+        ({}, None),
+        ({"drop_path": 0.2, "ema_decay": 0.9, "optimizer": "sgd"}, "tests.nas.test_teacher:Judge"),
+        ({"sandwich": False, "random_subnets": 1}, "tests.nas.test_teacher:Judge"),
+    ],
 )
 def test_two_processes_come_to_the_weights_of_one_that_runs_their_parts_in_turn(
     changes: dict[str, Any], teacher: str | None, tmp_path: Path
@@ -128,7 +132,10 @@ def disagree(ranks: Ranks, what: str) -> None:
     module = nn.Linear(3, 2)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.fill_(1.0 + (ranks.rank if what == "weights" else 0))
+            parameter.fill_(1.0)
+        if what == "weights":  # whose sum is the same
+            module.weight[0, 0] += 0.5 * ranks.rank
+            module.weight[1, 2] -= 0.5 * ranks.rank
     module.weight.grad = torch.full((2, 3), float(ranks.rank))
     if what == "weights":
         ranks.compare(module)

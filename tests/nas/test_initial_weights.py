@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,9 @@ from nas.training import train_supernet
 from nas.training_record import TrainingConfig, TrainingRecord, find_record
 from search_spaces.catalogue import find_space
 from search_spaces.errors import InputError
+from search_spaces.language import NetworkSpace
 from search_spaces.tiny import tiny
+from tests.command_line import nas_here, succeed
 from tests.nas.test_ofa_weights import published, saved
 from tests.nas.torch_helpers import few_digits, one_thread, same_state, state_of
 
@@ -65,6 +68,38 @@ def test_a_classifier_of_other_classes_stays_as_it_was_drawn(run: Path) -> None:
     stored, now = load_file(run / "supernet" / "weights.safetensors"), state_of(supernet)
     for name, value in now.items():
         assert torch.equal(value, (drawn if name in CLASSIFIER else stored)[name])
+
+
+def test_widths_with_layer_scales_of_their_own_begin_with_those_that_were_shared(run: Path) -> None:
+    sharing = dataclasses.replace(SPACE.layout.sharing, switchable_layer_scale=True)
+    space = NetworkSpace(dataclasses.replace(SPACE.layout, sharing=sharing))
+    supernet = Supernet(space, seed=7)
+    found = take_over(supernet, space, run)
+    stored = load_file(run / "supernet" / "weights.safetensors")
+    assert (found.drawn, found.unused) == ((), ())
+    own = {name: value for name, value in state_of(supernet).items() if ".switched." in name}
+    assert own
+    for name, value in own.items():
+        layer, _, width = name.rpartition(".switched.")
+        assert torch.equal(value, stored[f"{layer}.gamma"][: int(width)])
+
+
+@pytest.mark.slow
+def test_what_was_taken_over_is_told_and_freed_memory_is_kept(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr("nas.memory.keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.chdir(tmp_path)
+    np.savez("six.npz", x_train=np.zeros((60, 8, 8), np.uint8), y_train=np.arange(60) % 6)
+    done = succeed(
+        nas_here("train", "--data", "npz:six.npz", "--steps", "1", "--batch-size", "8", "--init", str(run / "supernet"))
+    )
+    told = " ".join(done.stdout.split())
+    count = len(load_file(run / "supernet" / "weights.safetensors")) - len(CLASSIFIER)
+    assert f"Started from supernet: {count} tensors taken over, 2 drawn at random (slots.head.head.classify." in told
+    assert "2 not used (slots.head.head.classify." in told
+    assert kept == [True]
 
 
 @pytest.mark.parametrize("classes", [7, 9])

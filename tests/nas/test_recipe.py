@@ -9,8 +9,11 @@ import json
 import math
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +23,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import nas.fitting
 from nas.files import sha256_file
 from nas.fitting import StepOutcome, fit, networks_per_image
 from nas.optimization import averaged, forward_precision, learning_rate, optimizer_of
 from nas.supernet import DropPath, Supernet
 from nas.training import train_supernet
-from nas.training_log import COLUMNS, SmallestSubnetWatch, TrainingLog
-from nas.training_record import TrainingConfig, TrainingRecord, training_config
+from nas.training_log import COLUMNS, ChanceWatch, TrainingLog
+from nas.training_record import TrainingConfig, TrainingRecord, find_record, training_config
 from search_spaces.errors import CheckError, InputError, MachineError
 from search_spaces.tiny import tiny
+from tests.nas.hazards import running, wait_until
 from tests.nas.torch_helpers import few_digits, one_thread, same_state, state_of
 from tests.source_tree import ROOT
 
@@ -95,8 +100,9 @@ def test_settings_come_from_a_file_and_options_come_before_it(tmp_path: Path) ->
         ("steps = 2026-01-01", "no dates"),
         ("[steps]\nmany = 1", "steps: Input should be a valid integer"),
         ("sandwich = false\nrandom_subnets = 0", "random_subnets must be at least 1, got 0"),
-        ("sandwich = false\ndrop_path = 0.1", "drop_path needs a step's largest subnet, .* leave it at 0.0"),
-        ("sandwich = false\nprojection_from = 0.5", "projection_from needs a step's largest subnet, .* at 1.0"),
+        ("sandwich = false\ndrop_path = 0.1", "drop_path = 0.1 needs a step's largest subnet, .* leave it at 0.0"),
+        ("sandwich = false\nprojection_from = 0.5", "projection_from = 0.5 needs a step's largest subnet, .* at 1.0"),
+        ("sandwich = false\ndistillation = 1", "distillation = 1.0 needs a step's largest subnet, .* at 0.5"),
         ('shrinking = ["depth", "depth"]', "shrinking names a kind of size twice: depth, depth"),
         ('shrinking = "depth"', "shrinking: Input should be a valid"),
         (f"seed = 0x{'f' * 5000}", "of a sensible size"),
@@ -260,6 +266,7 @@ def test_every_step_is_in_the_log(tmp_path: Path) -> None:
     assert [int(row["step"]) for row in rows] == [0, 1, 2]
     for row in rows:
         assert all(math.isfinite(float(value)) for value in row.values())
+        assert 0 <= float(row["accuracy"]) <= 1
         assert 0 <= float(row["smallest_accuracy"]) <= 1
         assert float(row["learning_rate"]) == pytest.approx(learning_rate(SHORT, int(row["step"])), rel=1e-6)
     assert all(float(a["seconds"]) < float(b["seconds"]) for a, b in itertools.pairwise(rows))
@@ -271,7 +278,7 @@ def test_a_training_without_a_sandwich_tells_of_no_smallest_subnet(tmp_path: Pat
     assert train(tmp_path, config).config == config
     rows = rows_of(tmp_path / "training.csv")
     assert [(row["smallest_loss"], row["smallest_accuracy"]) for row in rows] == [("", "")] * 3
-    assert all(float(row["loss"]) > 0 for row in rows)
+    assert all(float(row["loss"]) > 0 and 0 <= float(row["accuracy"]) <= 1 for row in rows)
 
 
 def test_the_log_of_a_training_that_diverged_reaches_to_its_end(tmp_path: Path) -> None:
@@ -329,15 +336,47 @@ def test_without_tensorboard_a_training_says_what_to_install(tmp_path: Path, mon
 
 def test_a_smallest_subnet_that_guesses_is_told_once_and_not_before_the_warm_up() -> None:
     labels = np.repeat(np.arange(10), [30, *[10] * 9])
-    watch = SmallestSubnetWatch(labels, batch_size=16, warmup_steps=50)
+    watch = ChanceWatch("the smallest subnet", labels, batch_size=16, warmup_steps=50)
     told = [step for step in range(500) if watch.guesses(step, 0.25)]
     assert told == [149]
     assert "at step 149 the smallest subnet still guesses: 25.0%" in watch.complaint(149)
     assert "25.0% are of the most frequent class" in watch.complaint(149)
-    learning = SmallestSubnetWatch(labels, batch_size=16, warmup_steps=50)
+    learning = ChanceWatch("the smallest subnet", labels, batch_size=16, warmup_steps=50)
     assert not any(learning.guesses(step, 0.32) for step in range(500))
-    alone = SmallestSubnetWatch(labels, batch_size=16, warmup_steps=0)
-    assert not any(alone.guesses(step, None) for step in range(500))
+
+
+@pytest.mark.parametrize("smallest", [None, torch.tensor(0.0)])
+def test_a_training_tells_of_networks_that_guess(smallest: Tensor | None, tmp_path: Path) -> None:
+    def backward(step: int, images: Tensor, labels: Tensor) -> StepOutcome:
+        right = torch.tensor(0.9 if smallest is not None else 0.1)
+        return StepOutcome(torch.tensor(1.0), right, smallest, smallest)
+
+    notices: list[str] = []
+    fit_one(backward, tmp_path, dataclasses.replace(SHORT, steps=130), notice=notices.append)
+    whom = "what is trained" if smallest is None else "the smallest subnet"
+    assert [f"at step 100 {whom} still guesses" in each for each in notices] == [True]
+
+
+def test_gradients_above_the_norm_are_scaled_down(tmp_path: Path) -> None:
+    module = nn.Linear(1, 1)
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+
+    def backward(step: int, images: Tensor, labels: Tensor) -> StepOutcome:
+        module.weight.grad, module.bias.grad = torch.full((1, 1), 300.0), torch.full((1,), -400.0)
+        return StepOutcome(torch.tensor(1.0), torch.tensor(1.0))
+
+    config = TrainingConfig(
+        steps=1,
+        warmup_steps=0,
+        optimizer="sgd",
+        momentum=0.0,
+        weight_decay=0.0,
+        peak_learning_rate=0.1,
+        gradient_norm=2.0,
+    )
+    fit(module, backward, few_digits(), config, checkpoint=tmp_path / "c.pt", identity="it")
+    moved = [float(parameter - old) for parameter, old in zip(module.parameters(), before, strict=True)]
+    assert moved == pytest.approx([-0.1 * 2.0 * 0.6, 0.1 * 2.0 * 0.8])
 
 
 def fit_one(backward: Any, tmp_path: Path, config: TrainingConfig = SHORT, **options: Any) -> None:
@@ -410,3 +449,37 @@ def test_a_stopped_training_goes_on_to_the_same_weights_with_every_setting(
     assert [int(row["step"]) for row in rows_of(tmp_path / "training.csv")] == list(range(STEPS))
     assert not list(tmp_path.glob("checkpoint*"))
     assert json.loads((tmp_path / "training.json").read_text())["config"]["divergence"] == "alpha"
+
+
+def train_and_tell(directory: Path, config: TrainingConfig, steps: Connection) -> None:
+    nas.fitting._CHECKPOINT_SHARE = math.inf
+    with one_thread():
+        train(directory, config, progress=lambda done, total: steps.send(done))
+
+
+ONE_RANDOM = {"sandwich": False, "random_subnets": 1, "ema_decay": 0.9, "head_warmup_steps": 30, "shift": 0.1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [RICH, ONE_RANDOM], ids=["everything", "one random"])
+def test_a_training_killed_at_any_moment_ends_as_if_it_had_not_been(settings: dict[str, Any], tmp_path: Path) -> None:
+    config = training_config(None, {"steps": STEPS, "batch_size": 6, "warmup_steps": 5, **settings})
+    expected = train(tmp_path / "whole", config).weights_sha256
+    rng = np.random.default_rng(0)
+    begun = []
+    for life in range(5):
+        parent, child = Pipe()
+        with running(train_and_tell, tmp_path / "killed", config, child):
+            assert parent.poll(120), "the training did not begin"
+            begun.append(parent.recv())
+            # Before the first checkpoint, soon after one, while one is written: wherever that falls.
+            last = begun[-1] + int(rng.integers(1, 24))
+            while life < 4 and parent.recv() < min(last, STEPS - 1):
+                pass
+            time.sleep(rng.uniform(0.0, 0.02))
+            if life == 4:
+                wait_until(lambda: find_record(tmp_path / "killed") is not None, seconds=120)
+    assert begun[0] == 0
+    assert begun == sorted(begun)
+    assert 20 <= begun[-1] < STEPS
+    assert sha256_file(tmp_path / "killed" / "weights.safetensors") == expected

@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 
 from search_spaces.catalogue import SPACES, find_space
-from search_spaces.errors import CheckError, InputError, MachineError, ToolError, unknown_name
+from search_spaces.errors import (
+    CheckError,
+    InputError,
+    MachineError,
+    ToolError,
+    first_line,
+    kind_and_first_line,
+    unknown_name,
+)
 
 
 @pytest.mark.parametrize(("error", "exit_code"), [(CheckError, 1), (InputError, 2), (MachineError, 3)])
@@ -26,3 +34,17 @@ def test_named_spaces_are_built_for_the_images_they_ask_for(name: str) -> None:
     space = find_space(name, channels=3, classes=7)
     assert space.name == name
     assert (space.layout.input.channels, space.layout.input.classes) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "with_kind"),
+    [
+        ("why\nand more", "why", "KeyboardInterrupt: why"),
+        ("\n\n  late", "late", "KeyboardInterrupt: late"),
+        ("", "KeyboardInterrupt", "KeyboardInterrupt"),
+        (" \n", "KeyboardInterrupt", "KeyboardInterrupt"),
+    ],
+)
+def test_other_errors_are_quoted_in_a_line(text: str, line: str, with_kind: str) -> None:
+    error = KeyboardInterrupt(text)
+    assert (first_line(error), kind_and_first_line(error)) == (line, with_kind)
