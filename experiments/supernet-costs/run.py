@@ -54,7 +54,7 @@ NETWORKS, ROUNDS, STEPS = 6, 15, 6
 PHOTOS, PHOTO_SIDE = 2000, 128
 EVALUATED = 24
 HOW = ("as nas train", "memory given back", "recompute")
-"""Steps of a process that keeps the memory that it frees; of one that does not; and of one that does, and recomputes."""
+"""Steps of a process that keeps the memory that it frees, of one that does not, and of one that does and recomputes."""
 
 
 def overhead(_: Path | None) -> None:

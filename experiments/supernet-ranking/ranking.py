@@ -47,11 +47,12 @@ def rank(study: Study) -> None:
     ceiling = np.array(
         [_Ranking([first], [two], bands, inside).drawn(), _Ranking([second], [one], bands, inside).drawn()]
     )
-    usual = within[_DEFAULT].drawn()
+    usual, macs = within[_DEFAULT].drawn(), within["macs"].drawn()
     rows: Rows = [
         {"ranker": name}
         | _interval("within_bands", within[name].drawn())
         | _interval("lead_on_default", within[name].drawn() - usual)
+        | _interval("lead_on_macs", within[name].drawn() - macs)
         | _interval("share_of_ceiling", within[name].drawn() / ceiling.mean(axis=0))
         | _interval("everywhere", everywhere[name].drawn())
         for name in rankers
@@ -77,10 +78,7 @@ class _Ranking:
 
     def drawn(self) -> Values:
         """Return the mean τ over seeds, then those of 500 draws of networks and of figures' seeds, ``float64[501]``."""
-        rng = np.random.default_rng(0)
-        everything = (np.arange(len(self.of)), np.arange(len(self.figures)))
-        some = [(rows, rng.integers(len(self.figures), size=len(self.figures))) for rows in draws(len(self.of))[:500]]
-        return np.array([self._tau(*each) for each in (everything, *some)])
+        return np.array([self._tau(rows, seeds) for seeds, rows in _redrawn(len(self.figures), len(self.of))])
 
     def _tau(self, rows: npt.NDArray[np.integer], seeds: npt.NDArray[np.integer]) -> float:
         chosen = self.of[rows]
@@ -111,18 +109,30 @@ def compare_recipes(study: Study) -> None:
     for recipe, table in inherited.groupby("recipe", sort=False):
         seeds = table.groupby("seed")[["seconds", "largest", "random", "smallest"]].first()
         gaps = np.stack([values - truth for values in _by_seed(table, study.networks["id"], "validation").values()])
-        # The gap of a network that had one operator alone, were gaps sums over blocks, against that of the average one.
-        bias = np.stack([np.linalg.lstsq(shares.to_numpy(), gap, rcond=None)[0] for gap in gaps])
-        bias -= bias.mean(axis=1, keepdims=True)
-        rows.append(
-            {"recipe": recipe}
-            | {str(name): float(seeds[name].mean()) for name in seeds}
-            | {f"{name}_seeds_sd": seeds[name].std() for name in ("largest", "random", "smallest")}
-            | {"gap": gaps.mean(), "gap_networks_sd": gaps.mean(axis=0).std(ddof=1)}
-            | {f"{name}_bias": value for name, value in zip(shares, bias.mean(axis=0), strict=True)}
-            | {f"{name}_bias_seeds_sd": value for name, value in zip(shares, bias.std(axis=0, ddof=1), strict=True)}
-        )
+        gap, *bias = np.array([_gap_and_bias(gaps, shares.to_numpy(), *some) for some in _redrawn(*gaps.shape)]).T
+        row = {"recipe": recipe, "images_per_network_alone": alone["images_seen"].iloc[0]}
+        row |= {str(name): float(seeds[name].mean()) for name in seeds}
+        row |= {f"{name}_seeds_sd": seeds[name].std() for name in ("largest", "random", "smallest")}
+        for name, drawn in (("gap", gap), *zip(shares.columns, bias, strict=True)):
+            row |= _interval(str(name), drawn)
+        rows.append(row)
     save(pd.DataFrame(rows), "recipes")
+
+
+def _redrawn(n_seeds: int, n_networks: int) -> list[tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]]:
+    """Return all seeds and networks, then 500 draws of them."""
+    rng = np.random.default_rng(0)
+    some = [(rng.integers(n_seeds, size=n_seeds), rows) for rows in draws(n_networks)[:500]]
+    return [(np.arange(n_seeds), np.arange(n_networks)), *some]
+
+
+def _gap_and_bias(
+    gaps: Values, shares: Values, seeds: npt.NDArray[np.integer], networks: npt.NDArray[np.integer]
+) -> list[float]:
+    """Return the mean gap, and what one operator alone adds to it, were gaps sums over blocks, less the average."""
+    chosen = gaps[np.ix_(seeds, networks)].mean(axis=0)
+    bias = np.linalg.lstsq(shares[networks], chosen, rcond=None)[0]
+    return [float(chosen.mean()), *(bias - bias.mean())]
 
 
 def _operator_shares(study: Study) -> pd.DataFrame:

@@ -375,7 +375,7 @@ def test_gradients_above_the_norm_are_scaled_down(tmp_path: Path) -> None:
         gradient_norm=2.0,
     )
     fit(module, backward, few_digits(), config, checkpoint=tmp_path / "c.pt", identity="it")
-    moved = [float(parameter - old) for parameter, old in zip(module.parameters(), before, strict=True)]
+    moved = [float(parameter.detach() - old) for parameter, old in zip(module.parameters(), before, strict=True)]
     assert moved == pytest.approx([-0.1 * 2.0 * 0.6, 0.1 * 2.0 * 0.8])
 
 
