@@ -80,6 +80,13 @@ class ConfiguredStudy:
         rows: Rows = json.loads(path.read_text())
         return rows
 
+    def recipe(self, name: str, settings: Mapping[str, object]) -> Path:
+        """Write settings of a training, and return the file for ``nas train --config``."""
+        path = self.work / "recipes" / f"{name}.toml"
+        make_folder(path.parent)
+        write_atomic(path, "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+        return path
+
 
 def nas(*arguments: object) -> dict[str, Any]:
     """Run a command as a user would, in a process of its own, and return its JSON."""

@@ -79,10 +79,10 @@ class TrainingConfig:
         seed: of weights, subnets and the order of images.
     """
 
-    steps: int = 560
+    steps: int = 2240
     batch_size: int = 32
-    sandwich: bool = True
-    random_subnets: int = 2
+    sandwich: bool = False
+    random_subnets: int = 1
     sampling: Sampling = "uniform"
     shrinking: tuple[str, ...] = ()
     split_batch: bool = False
@@ -90,7 +90,7 @@ class TrainingConfig:
     momentum: float = 0.9
     schedule: Schedule = "cosine"
     peak_learning_rate: float = 3e-3
-    warmup_steps: int = 56
+    warmup_steps: int = 224
     head_warmup_steps: int = 0
     weight_decay: float = 0.05
     gradient_norm: float = 1.0

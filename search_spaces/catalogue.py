@@ -35,15 +35,21 @@ def _sides(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("/"))
 
 
+# A quarter of an hour on two cores, as in experiments/supernet-photos.
+_CIFAR_TRAINING = {"steps": 4200, "batch_size": 64, "warmup_steps": 200}
+# Two to three gigabytes of memory, by experiments/supernet-costs.
+_MOBILE_TRAINING = {"batch_size": 16}
+
 SPACES: dict[str, SpaceEntry] = {
     "tiny": SpaceEntry("24x24 images; trains on two cores in minutes", tiny.tiny),
-    "cifar": SpaceEntry("32x32 images, an operator to choose in every block", cifar.cifar),
-    "mobile": SpaceEntry("128 to 224 pixels, for CPUs", mobile.mobile),
-    "mobile-int8": SpaceEntry("128 to 224 pixels, for 8-bit arithmetic", mobile.mobile_int8),
+    "cifar": SpaceEntry("32x32 images, an operator to choose in every block", cifar.cifar, training=_CIFAR_TRAINING),
+    "mobile": SpaceEntry("128 to 224 pixels, for CPUs", mobile.mobile, training=_MOBILE_TRAINING),
+    "mobile-int8": SpaceEntry("128 to 224 pixels, for 8-bit arithmetic", mobile.mobile_int8, training=_MOBILE_TRAINING),
     "ofa-mbv3": SpaceEntry(
         "the MobileNetV3 space of Once-for-All at width 1.2 and 224 pixels; options width=1.0, resolution=160/192/224",
         ofa.ofa_mbv3,
         {"width": float, "resolution": _sides},
+        _MOBILE_TRAINING,
     ),
 }
 

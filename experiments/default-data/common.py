@@ -42,7 +42,8 @@ class Study(ConfiguredStudy):
         path = self.work / f"seed-{seed}"
         options = ["--run", path, "--seed", seed]
         if not (path / "supernet" / "training.json").exists():
-            nas("train", *options, "--space", self.config["space"], "--data", self.config["data"])
+            recipe = self.recipe("training", self.config["training"])
+            nas("train", *options, "--space", self.config["space"], "--data", self.config["data"], "--config", recipe)
         first = self.work / f"seed-{self.config['seeds'][0]}"
         if not (first / "luts" / f"{self.device.slug}.json").exists():
             nas("build-lut", "--run", first, "--seed", 0, "--device", self.config["device"])

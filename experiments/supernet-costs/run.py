@@ -48,9 +48,9 @@ from search_spaces.language import NetworkSpace  # noqa: E402
 from search_spaces.space import Genomes  # noqa: E402
 
 CHANNELS, CLASSES = 3, 10
-SPACES = {"tiny": 32, "cifar": 32, "mobile": 8, "mobile-int8": 8, "ofa-mbv3": 8}
+SPACES = {"tiny": 32, "cifar": 64, "mobile": 16, "mobile-int8": 16, "ofa-mbv3": 16}
 """Images per step."""
-NETWORKS, ROUNDS, STEPS = 6, 15, 6
+NETWORKS, ROUNDS, STEPS = 6, 15, 12
 PHOTOS, PHOTO_SIDE = 2000, 128
 EVALUATED = 24
 HOW = ("as nas train", "memory given back", "recompute")
@@ -95,13 +95,14 @@ def overhead(_: Path | None) -> None:
 
 
 def _whole_steps(networks: pd.DataFrame) -> pd.DataFrame:
-    """Return the ratio of a step's four networks together: the largest, the smallest and two average random ones."""
+    """Return the ratio of whole steps: of an average random network; of a sandwich, with two such networks."""
     rows = []
     for space, part in networks.groupby("space", sort=False):
-        weights = np.where(part["network"].str.startswith("random"), 2.0 / (NETWORKS - 2), 1.0)
-        alone_ms = weights * part["alone_ms"]
-        ratios = {name: (alone_ms * part[name]).sum() / alone_ms.sum() for name in ("ratio", "alone_again_ratio")}
-        rows.append({"space": space, "network": "a step", "alone_ms": alone_ms.sum()} | ratios)
+        random = part["network"].str.startswith("random")
+        for name, ends in (("a step", 0.0), ("a step with a sandwich", 1.0)):
+            alone_ms = np.where(random, (1.0 + ends) / (NETWORKS - 2), ends) * part["alone_ms"]
+            ratios = {key: (alone_ms * part[key]).sum() / alone_ms.sum() for key in ("ratio", "alone_again_ratio")}
+            rows.append({"space": space, "network": name, "alone_ms": alone_ms.sum()} | ratios)
     return pd.DataFrame(rows)
 
 
@@ -140,7 +141,7 @@ def train_some(name: str, how: str) -> None:
     if how != "memory given back":
         keep_freed_memory()
     supernet = channels_last(Supernet(space, seed=0)).train()
-    step = SandwichStep(supernet, space, Sandwich(space, seed=0), config)
+    step = SandwichStep(supernet, space, Sandwich.of(space, config), config)
     optimizer = torch.optim.AdamW(supernet.parameters())
     images, labels = _batch(space, config.batch_size)
     seconds = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ RESULTS = HERE / "results"
 sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share is a package that is never installed
 
 from experiments.study import ConfiguredStudy, Rows, nas, provenance, run_parts, save_table  # noqa: E402
-from nas.files import make_folder, write_atomic  # noqa: E402
 from nas.fitting import images_seen  # noqa: E402
 from nas.run import Run  # noqa: E402
 from nas.sandwich import LARGEST, Sandwich  # noqa: E402
@@ -46,9 +44,7 @@ class Study(ConfiguredStudy):
             raise SystemExit(f"--{data} must name the folder of its photos")
         own = ("steps", "warmup_steps", "head_warmup_steps") if "--init" in options else ("steps", "warmup_steps")
         settings = self.config["recipe"] | {key: self.config[data][key] for key in own}
-        recipe = self.work / f"{name}.toml"
-        make_folder(self.work)
-        write_atomic(recipe, "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+        recipe = self.recipe(name, settings)
         path = self.work / name
         # Which returns at once if that is trained, and refuses if it is trained with other settings.
         nas("train", "--run", path, "--space", self.config["space"], "--data", f"folder:{folder}",

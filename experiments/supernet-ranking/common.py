@@ -43,7 +43,7 @@ class Study(ConfiguredStudy):
 
     def training(self, seed: int, **changes: object) -> TrainingConfig:
         """Return how everything is trained, but for some changes."""
-        plain = TrainingConfig(steps=self.config["steps"], batch_size=self.config["batch_size"], seed=seed)
+        plain = TrainingConfig(**self.config["training"], seed=seed)
         return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
     @functools.cached_property

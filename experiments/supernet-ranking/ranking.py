@@ -13,7 +13,7 @@ from common import RESULTS, Study, Values, save
 from experiments.study import Rows, draws
 
 Groups = npt.NDArray[np.intp]
-_DEFAULT = "default"
+_USUAL = "sandwich"
 _COSTS = ("predicted_ms", "macs", "params")
 
 
@@ -47,11 +47,11 @@ def rank(study: Study) -> None:
     ceiling = np.array(
         [_Ranking([first], [two], bands, inside).drawn(), _Ranking([second], [one], bands, inside).drawn()]
     )
-    usual, macs = within[_DEFAULT].drawn(), within["macs"].drawn()
+    usual, macs = within[_USUAL].drawn(), within["macs"].drawn()
     rows: Rows = [
         {"ranker": name}
         | _interval("within_bands", within[name].drawn())
-        | _interval("lead_on_default", within[name].drawn() - usual)
+        | _interval("lead_on_sandwich", within[name].drawn() - usual)
         | _interval("lead_on_macs", within[name].drawn() - macs)
         | _interval("share_of_ceiling", within[name].drawn() / ceiling.mean(axis=0))
         | _interval("everywhere", everywhere[name].drawn())

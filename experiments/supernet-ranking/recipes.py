@@ -81,7 +81,7 @@ def _config(study: Study, recipe: str, seed: int) -> tuple[TrainingConfig, type[
     kind = FixedOperators if changes.pop("operators", "") == "fixed" else Sandwich
     times = changes.pop("times", 1)
     plain = study.training(seed, **{name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()})
-    passes = times * study.config["steps"] * networks_per_image(study.training(seed))
+    passes = times * study.config["training"]["steps"] * networks_per_image(study.training(seed))
     steps = round(passes / networks_per_image(plain))
     return dataclasses.replace(plain, steps=steps, warmup_steps=steps // 10), kind
 

@@ -23,7 +23,7 @@ from experiments.study import provenance, run_parts
 mpl.use("agg")
 from matplotlib import pyplot as plt
 
-_DEFAULT = "default"
+_USUAL = "sandwich"
 
 
 def train_alone(study: Study) -> None:
@@ -40,7 +40,7 @@ def draw(study: Study) -> None:
     """Draw accuracies alone against inherited ones, and what ranks how well."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     alone = pd.read_csv(RESULTS / "scratch.csv").groupby("id")["test"].mean()
-    table = pd.read_csv(RESULTS / "inherited.csv").query("recipe == @_DEFAULT").groupby("id")["validation"].mean()
+    table = pd.read_csv(RESULTS / "inherited.csv").query("recipe == @_USUAL").groupby("id")["validation"].mean()
     for band, part in study.networks.groupby("band", sort=False):
         left.plot(100 * table.reindex(part["id"]), 100 * alone.reindex(part["id"]), "o", ms=4, label=band)
     left.set(xlabel="inherited, search-validation accuracy, %", ylabel="trained alone, test accuracy, %")

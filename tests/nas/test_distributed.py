@@ -34,7 +34,7 @@ from tests.nas.hazards import wait_until
 from tests.nas.torch_helpers import few_digits, one_thread
 
 SPACE = tiny(channels=1, classes=10)
-CONFIG = TrainingConfig(steps=24, batch_size=8, warmup_steps=4)
+CONFIG = TrainingConfig(steps=24, batch_size=8, warmup_steps=4, sandwich=True, random_subnets=2)
 WORLD = 2
 
 

@@ -31,6 +31,7 @@ from nas.supernet import DropPath, Supernet
 from nas.training import train_supernet
 from nas.training_log import COLUMNS, ChanceWatch, TrainingLog
 from nas.training_record import TrainingConfig, TrainingRecord, find_record, training_config
+from search_spaces.catalogue import SPACES, usual_training
 from search_spaces.errors import CheckError, InputError, MachineError
 from search_spaces.tiny import tiny
 from tests.nas.hazards import running, wait_until
@@ -38,8 +39,9 @@ from tests.nas.torch_helpers import few_digits, one_thread, same_state, state_of
 from tests.source_tree import ROOT
 
 SPACE = tiny(channels=1, classes=10)
-SHORT = TrainingConfig(steps=3, batch_size=8, warmup_steps=1)
+SHORT = TrainingConfig(steps=3, batch_size=8, warmup_steps=1, sandwich=True, random_subnets=2)
 RICH = {
+    "sandwich": True,
     "random_subnets": 3,
     "sampling": "balanced",
     "shrinking": ["kernel", "depth"],
@@ -80,6 +82,25 @@ def test_settings_come_from_a_file_and_options_come_before_it(tmp_path: Path) ->
     found = training_config(path, {"steps": 20, "seed": 3})
     assert found == TrainingConfig(steps=20, seed=3, peak_learning_rate=1.0, optimizer="sgd", momentum=0.8)
     assert training_config(None, {}) == TrainingConfig()
+
+
+def test_what_a_space_has_of_its_own_comes_last(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text("steps = 1000\n")
+    own = {"batch_size": 64, "steps": 4200, "warmup_steps": 200}
+    assert training_config(path, {"batch_size": 8}, own) == TrainingConfig(steps=1000, batch_size=8, warmup_steps=200)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_named_space_trains_as_documented(name: str) -> None:
+    settings = training_config(None, {}, usual_training(f"{name}:width=1.0")).chosen
+    told = [f"`{key}` {value}" for key, value in settings.items()]
+    (row,) = re.findall(rf"^\| `{name}` \| (.*?) \|", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE)
+    assert row == (", ".join(told) or "as above")
+
+
+def test_a_space_from_a_file_trains_as_usual() -> None:
+    assert training_config(None, {}, usual_training("cifar.toml")) == TrainingConfig()
 
 
 @pytest.mark.parametrize(
@@ -138,11 +159,12 @@ def test_trainings_are_told_apart_by_settings_that_are_not_the_default() -> None
 @pytest.mark.parametrize(
     ("settings", "count"),
     [
-        ({}, 4),
-        ({"random_subnets": 0}, 2),
-        ({"random_subnets": 8, "split_batch": True}, 3),
-        ({"sandwich": False, "random_subnets": 1}, 1),
-        ({"sandwich": False, "random_subnets": 8, "split_batch": True}, 1),
+        ({}, 1),
+        ({"random_subnets": 3}, 3),
+        ({"random_subnets": 8, "split_batch": True}, 1),
+        ({"sandwich": True, "random_subnets": 2}, 4),
+        ({"sandwich": True, "random_subnets": 0}, 2),
+        ({"sandwich": True, "random_subnets": 8, "split_batch": True}, 3),
     ],
 )
 def test_how_many_networks_see_an_image(settings: dict[str, Any], count: int) -> None:
@@ -457,7 +479,7 @@ def train_and_tell(directory: Path, config: TrainingConfig, steps: Connection) -
         train(directory, config, progress=lambda done, total: steps.send(done))
 
 
-ONE_RANDOM = {"sandwich": False, "random_subnets": 1, "ema_decay": 0.9, "head_warmup_steps": 30, "shift": 0.1}
+ONE_RANDOM = {"ema_decay": 0.9, "head_warmup_steps": 30, "shift": 0.1}
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from search_spaces.tiny import tiny
 from tests.nas.torch_helpers import few_digits, one_thread
 
 SPACE = tiny(channels=1, classes=10)
-SHORT = TrainingConfig(steps=3, batch_size=8, warmup_steps=1)
+SHORT = TrainingConfig(steps=3, batch_size=8, warmup_steps=1, sandwich=True, random_subnets=2)
 
 
 @pytest.fixture(scope="module", autouse=True)

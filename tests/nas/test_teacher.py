@@ -28,7 +28,7 @@ from search_spaces.tiny import tiny
 from tests.nas.torch_helpers import few_digits, one_thread
 
 SPACE = tiny(channels=1, classes=10)
-CONFIG = TrainingConfig(steps=4, batch_size=8, warmup_steps=1)
+CONFIG = TrainingConfig(steps=4, batch_size=8, warmup_steps=1, sandwich=True, random_subnets=2)
 CPU = torch.device("cpu")
 SIDE = 24
 

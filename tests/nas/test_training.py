@@ -31,7 +31,7 @@ from tests.nas.hazards import running
 from tests.nas.torch_helpers import few_digits, one_thread, same_state, state_of
 
 SPACE = tiny(channels=1, classes=10)
-LONG = TrainingConfig(steps=45, batch_size=8, peak_learning_rate=5e-3, warmup_steps=5)
+LONG = TrainingConfig(steps=45, batch_size=8, peak_learning_rate=5e-3, warmup_steps=5, sandwich=True, random_subnets=2)
 """Longer than two intervals of the checkpoint, which is written every 20 steps."""
 KILLED_AFTER = 33
 ONE_STEP = TrainingConfig(steps=1, batch_size=8, warmup_steps=0)
