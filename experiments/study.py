@@ -102,10 +102,14 @@ def draws(n: int, seed: int = 0) -> npt.NDArray[np.int64]:
 
 
 def commit() -> str:
-    """Return the commit that is checked out; "-dirty" if what is tracked has been changed."""
-    describe = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    """Return the commit that is checked out; "-dirty" if what is tracked has been changed, results aside."""
     here = Path(__file__).parent
-    return subprocess.run(describe, cwd=here, capture_output=True, text=True, check=False).stdout.strip()
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=False)
+
+    changed = git("diff", "--quiet", "HEAD", "--", ".", ":!experiments/*/results").returncode
+    return git("rev-parse", "HEAD").stdout.strip() + ("-dirty" if changed else "")
 
 
 def provenance(packages: Sequence[str], **more: str) -> pd.DataFrame:
