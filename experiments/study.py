@@ -108,7 +108,7 @@ def commit() -> str:
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=False)
 
-    changed = git("diff", "--quiet", "HEAD", "--", ".", ":!experiments/*/results").returncode
+    changed = git("diff", "--quiet", "HEAD", "--", ".", ":!experiments/*/results/*").returncode
     return git("rev-parse", "HEAD").stdout.strip() + ("-dirty" if changed else "")
 
 
