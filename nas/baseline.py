@@ -134,7 +134,7 @@ def plan_baseline(
     ladder = preset.ladder(image_input(data))
     rung, latency_ms = _scale(preset, ladder, limit_ms, cache=cache, device=device, seed=config.seed, progress=progress)
     if seconds is not None:
-        config = dataclasses.replace(config, steps=steps_within(seconds, rung.spec, data, config, accelerator))
+        config = config.lasting(steps_within(seconds, rung.spec, data, config, accelerator))
     plan = BaselinePlan(
         format_version=BaselinePlan.CURRENT_VERSION,
         preset=preset.name,

@@ -369,7 +369,7 @@ def baseline_command(
     from nas.memory import keep_freed_memory
 
     keep_freed_memory()
-    config = dataclasses.replace(record.trained, seed=seed, steps=steps or record.trained.steps)
+    config = dataclasses.replace(record.trained.lasting(steps or record.trained.steps), seed=seed)
     plans, results = [], []
     with opened.lock():
         with progress_bar("reading images", quiet=as_json) as progress:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 from nas.files import read_document, sha256_file
 from search_spaces.documents import decode, document, parse_toml, read_text
@@ -52,7 +52,7 @@ class TrainingConfig:
         schedule: ``cosine`` rises linearly to the peak and falls to zero as a cosine; ``one-cycle`` rises and falls as
             cosines, from a 25th of the peak (arXiv:1708.07120).
         peak_learning_rate: reached after the warm-up.
-        warmup_steps: over which the rate rises.
+        warmup_steps: over which the rate rises; `training_config` makes it a tenth of the steps where nothing is said.
         weight_decay: on weights of two dimensions or more.
         gradient_norm: above which gradients are scaled down.
         label_smoothing: of the data's labels.
@@ -118,6 +118,10 @@ class TrainingConfig:
             for each in dataclasses.fields(self)
             if getattr(self, each.name) != each.default
         }
+
+    def lasting(self, steps: int) -> Self:
+        """Return the same settings for another number of steps, with a warm-up in proportion."""
+        return dataclasses.replace(self, steps=steps, warmup_steps=round(self.warmup_steps * steps / self.steps))
 
     def __post_init__(self) -> None:
         for allowed, words, names in _RANGES:
@@ -194,8 +198,12 @@ def training_config(
         for name in settings:
             if name not in known:
                 raise InputError(f"{path}: {unknown_name('training setting', name, known)}")
+    settings = {**(usual or {}), **settings, **given}
+    steps = settings.get("steps")
+    if isinstance(steps, int):
+        settings.setdefault("warmup_steps", max(0, steps // 10))
     try:
-        text = json.dumps({**(usual or {}), **settings, **given})
+        text = json.dumps(settings)
     except (TypeError, ValueError):
         raise InputError(f"{path}: training settings are texts and numbers of a sensible size; no dates") from None
     return decode(TrainingConfig, text, source=str(path or "training settings"))

@@ -36,7 +36,7 @@ def _sides(text: str) -> tuple[int, ...]:
 
 
 # Ten minutes on two cores, as in experiments/supernet-photos.
-_CIFAR_TRAINING = {"steps": 2800, "batch_size": 64, "warmup_steps": 280}
+_CIFAR_TRAINING = {"steps": 2800, "batch_size": 64}
 # Two to three gigabytes of memory, by experiments/supernet-costs.
 _MOBILE_TRAINING = {"batch_size": 16}
 

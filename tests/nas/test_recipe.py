@@ -74,15 +74,26 @@ def test_settings_come_from_a_file_and_options_come_before_it(tmp_path: Path) ->
     path = tmp_path / "recipe.toml"
     path.write_text('steps = 1000\npeak_learning_rate = 1\noptimizer = "sgd"\nmomentum = 0.8\n')
     found = training_config(path, {"steps": 20, "seed": 3})
-    assert found == TrainingConfig(steps=20, seed=3, peak_learning_rate=1.0, optimizer="sgd", momentum=0.8)
+    assert found == TrainingConfig(
+        steps=20, warmup_steps=2, seed=3, peak_learning_rate=1.0, optimizer="sgd", momentum=0.8
+    )
     assert training_config(None, {}) == TrainingConfig()
 
 
 def test_what_a_space_has_of_its_own_comes_last(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text("steps = 1000\n")
-    own = {"batch_size": 64, "steps": 4200, "warmup_steps": 200}
-    assert training_config(path, {"batch_size": 8}, own) == TrainingConfig(steps=1000, batch_size=8, warmup_steps=200)
+    own = {"batch_size": 64, "steps": 4200, "gradient_norm": 2.0}
+    found = training_config(path, {"batch_size": 8}, own)
+    assert found == TrainingConfig(steps=1000, batch_size=8, warmup_steps=100, gradient_norm=2.0)
+
+
+def test_a_warm_up_is_a_tenth_of_the_steps_and_stays_in_proportion() -> None:
+    assert training_config(None, {"steps": 12}) == TrainingConfig(steps=12, warmup_steps=1)
+    assert training_config(None, {"steps": 12, "warmup_steps": 5}).warmup_steps == 5
+    assert TrainingConfig(steps=50, warmup_steps=10, seed=3).lasting(20) == TrainingConfig(
+        steps=20, warmup_steps=4, seed=3
+    )
 
 
 @pytest.mark.parametrize("name", SPACES)
