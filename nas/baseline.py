@@ -54,7 +54,7 @@ class BaselinePlan:
         config: of the training.
     """
 
-    CURRENT_VERSION: ClassVar[int] = 1
+    CURRENT_VERSION: ClassVar[int] = 2
 
     format_version: int
     preset: str
@@ -225,7 +225,7 @@ def train_network(
         return StepOutcome(loss.detach(), share_correct(logits, labels))
 
     identity = pretty_json(
-        {"settings": config.chosen, "network": [_identified(placed) for placed in spec], "data": data.content_hash}
+        {"settings": config.identity, "network": [_identified(placed) for placed in spec], "data": data.content_hash}
     )
     fitted = fit(network, backward, data, config, checkpoint=checkpoint, identity=identity, progress=progress)
     return network.cpu().eval(), fitted
@@ -267,7 +267,7 @@ def baseline_folder(
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"seconds must be a positive number, got {seconds}")
     sizes = [[_identified(placed) for placed in rung.spec] for rung in preset.ladder(image_input(data))]
-    asked = [limit_ms, config.chosen, seconds, accelerator, data.content_hash]
+    asked = [limit_ms, config.identity, seconds, accelerator, data.content_hash]
     measured_by = [device.name, device.fingerprint().hash, exporter_name()]
     return f"{preset.name}-{content_hash([sizes, asked, measured_by], 8)}"
 

@@ -1,6 +1,6 @@
-"""Which subnets a training step updates: the sandwich rule with balanced operators; numpy only.
+"""Which subnets a training step may update: the largest, the smallest and random ones, operators balanced; numpy only.
 
-Sizes follow the sandwich rule (slimmable networks, arXiv:1903.05134): the largest, the smallest and random ones. Kinds
+With all of them, sizes follow the sandwich rule (slimmable networks, arXiv:1903.05134). Kinds
 of operator have no largest, so they are drawn by balanced permutation (strict fairness as in FairNAS,
 arXiv:1907.01845): in every m steps, each of a slot's m operators is updated equally often.
 """

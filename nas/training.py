@@ -1,4 +1,4 @@
-"""Training the supernet: sandwich of subnets per step, in-place distillation, checkpoints that resume exactly."""
+"""Training the supernet: subnets of every step, who teaches whom, checkpoints that resume exactly."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def train_supernet(
         checkpoint=checkpoint,
         identity=pretty_json(
             {
-                "settings": config.chosen,
+                "settings": config.identity,
                 "space": space.hash,
                 "data": data.content_hash,
                 "start": taken_over.sha256 if taken_over else "",

@@ -30,13 +30,16 @@ def parse_accelerator(name: str) -> Accelerator:
     raise unknown_name("accelerator", name, get_args(Accelerator))
 
 
+_DEFAULTS = 2  # to be raised when a default changes: a training that was stopped must not go on with other ones
+
+
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
     """How a supernet is trained.
 
     Attributes:
-        steps: of the optimiser; each one updates several subnets.
+        steps: of the optimiser.
         batch_size: images per step.
         sandwich: update the largest and the smallest subnet in every step (arXiv:1903.05134), beside random ones.
         random_subnets: in a step.
@@ -112,12 +115,17 @@ class TrainingConfig:
 
     @property
     def chosen(self) -> dict[str, object]:
-        """Settings that are not the default: what tells trainings apart, whatever settings later versions add."""
+        """Settings that are not the default."""
         return {
             each.name: getattr(self, each.name)
             for each in dataclasses.fields(self)
             if getattr(self, each.name) != each.default
         }
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What tells trainings apart, whatever settings later versions add."""
+        return {"defaults": _DEFAULTS, **self.chosen}
 
     def lasting(self, steps: int) -> Self:
         """Return the same settings for another number of steps, with a warm-up in proportion."""
@@ -148,8 +156,8 @@ class TrainingConfig:
         ):
             if (given := getattr(self, name)) not in without:
                 raise InputError(
-                    f"{name} = {given} needs a step's largest subnet, which sandwich = false leaves out; leave it at "
-                    f"{without[0]}"
+                    f"{name} = {given} needs a step's largest subnet, which sandwich = false leaves out; "
+                    f"set sandwich = true, or leave {name} at {without[0]}"
                 )
 
 
@@ -264,7 +272,7 @@ class TrainingRecord:
         torch_version: that trained them.
     """
 
-    CURRENT_VERSION: ClassVar[int] = 3
+    CURRENT_VERSION: ClassVar[int] = 4
 
     format_version: int
     config: TrainingConfig | None

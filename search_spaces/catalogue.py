@@ -35,9 +35,9 @@ def _sides(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("/"))
 
 
-# Ten minutes on two cores, as in experiments/supernet-photos.
+# Nine minutes on two cores, as in experiments/supernet-photos.
 _CIFAR_TRAINING = {"steps": 2800, "batch_size": 64}
-# Two to three gigabytes of memory, by experiments/supernet-costs.
+# Two to three gigabytes of memory at most, by experiments/supernet-costs.
 _MOBILE_TRAINING = {"batch_size": 16}
 
 SPACES: dict[str, SpaceEntry] = {

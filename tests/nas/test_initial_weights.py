@@ -102,6 +102,14 @@ def test_what_was_taken_over_is_told_and_freed_memory_is_kept(
     assert kept == [True]
 
 
+@pytest.mark.slow
+def test_the_command_takes_what_a_space_has_of_its_own(tmp_path: Path) -> None:
+    succeed(nas_here("train", "--run", tmp_path, "--space", "cifar", "--data", "digits", "--steps", "1"))
+    record = find_record(tmp_path / "supernet")
+    assert record is not None
+    assert record.config == TrainingConfig(steps=1, warmup_steps=0, batch_size=64)
+
+
 @pytest.mark.parametrize("classes", [7, 9])
 def test_published_weights_are_taken_over(classes: int, tmp_path: Path) -> None:
     space = find_space("ofa-mbv3:width=1.0,resolution=64", channels=3, classes=7)

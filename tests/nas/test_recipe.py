@@ -27,6 +27,7 @@ from nas.training import train_supernet
 from nas.training_log import COLUMNS, ChanceWatch, TrainingLog
 from nas.training_record import TrainingConfig, TrainingRecord, training_config
 from search_spaces.catalogue import SPACES, usual_training
+from search_spaces.documents import content_hash
 from search_spaces.errors import CheckError, InputError, MachineError
 from search_spaces.tiny import tiny
 from tests.nas.torch_helpers import few_digits, one_thread, same_state, state_of
@@ -126,9 +127,18 @@ def test_a_space_from_a_file_trains_as_usual() -> None:
         ("steps = 2026-01-01", "no dates"),
         ("[steps]\nmany = 1", "steps: Input should be a valid integer"),
         ("sandwich = false\nrandom_subnets = 0", "random_subnets must be at least 1, got 0"),
-        ("sandwich = false\ndrop_path = 0.1", "drop_path = 0.1 needs a step's largest subnet, .* leave it at 0.0"),
-        ("sandwich = false\nprojection_from = 0.5", "projection_from = 0.5 needs a step's largest subnet, .* at 1.0"),
-        ("sandwich = false\ndistillation = 1", "distillation = 1.0 needs a step's largest subnet, .* at 0.5"),
+        (
+            "sandwich = false\ndrop_path = 0.1",
+            "drop_path = 0.1 needs a step's largest subnet, .* set sandwich = true, or leave drop_path at 0.0",
+        ),
+        (
+            "sandwich = false\nprojection_from = 0.5",
+            "projection_from = 0.5 needs a step's largest subnet, .* or leave projection_from at 1.0",
+        ),
+        (
+            "sandwich = false\ndistillation = 1",
+            "distillation = 1.0 needs a step's largest subnet, .* or leave distillation at 0.5",
+        ),
         ('shrinking = ["depth", "depth"]', "shrinking names a kind of size twice: depth, depth"),
         ('shrinking = "depth"', "shrinking: Input should be a valid"),
         (f"seed = 0x{'f' * 5000}", "of a sensible size"),
@@ -159,6 +169,14 @@ def test_every_setting_is_documented_with_its_default() -> None:
 def test_trainings_are_told_apart_by_settings_that_are_not_the_default() -> None:
     assert TrainingConfig().chosen == {}
     assert TrainingConfig(steps=3, shrinking=("depth",)).chosen == {"steps": 3, "shrinking": ("depth",)}
+
+
+DEFAULTS_HASH = "9d28ed9b66305bdc"
+
+
+def test_other_defaults_are_another_training() -> None:
+    # Who adds a setting takes the new hash; who changes a default first raises `_DEFAULTS` of nas/training_record.py.
+    assert content_hash([TrainingConfig(), TrainingConfig().identity]) == DEFAULTS_HASH
 
 
 @pytest.mark.parametrize(

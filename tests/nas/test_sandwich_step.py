@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -95,7 +96,7 @@ def test_random_subnets_that_share_a_batch_add_up_to_the_loop_over_its_parts() -
     images, labels = eight_digits()
     sandwich = Sandwich(SPACE, seed=0, random_subnets=3)
     supernet, again = (Supernet(SPACE, seed=0).train() for _ in range(2))
-    SandwichStep(supernet, SPACE, sandwich, config)(0, images, labels)
+    outcome = SandwichStep(supernet, SPACE, sandwich, config)(0, images, labels)
     largest, smallest, *random = (SPACE.lower(genome) for genome in sandwich.subnets(0))
     teacher = again(images, largest)
     loss = F.cross_entropy(teacher, labels, label_smoothing=0.1)
@@ -105,6 +106,7 @@ def test_random_subnets_that_share_a_batch_add_up_to_the_loop_over_its_parts() -
         hard = F.cross_entropy(logits, labels[part], label_smoothing=0.1)
         loss = loss + (0.5 * soft + 0.5 * hard) * (part.stop - part.start) / 8
     assert_gradients(supernet, gradients_by_hand(again, loss))
+    assert float(outcome.correct) == float((teacher.argmax(dim=1) == labels).float().mean())
 
 
 @pytest.mark.parametrize("split_batch", [False, True], ids=["all images", "parts"])
@@ -120,16 +122,18 @@ def test_without_a_sandwich_random_subnets_learn_from_labels_and_an_external_tea
     step = SandwichStep(supernet, SPACE, sandwich, config, taught=(lambda _: answers) if taught else None)
     outcome = step(4, images, labels)
     parts = (slice(0, 4), slice(4, 8)) if split_batch else (slice(0, 8), slice(0, 8))
-    hard, total = [], torch.zeros(())
+    hard, right, total = [], [], torch.zeros(())
     for genome, part in zip(sandwich.subnets(4)[SMALLEST + 1 :], parts, strict=True):
         logits = again(images[part], SPACE.lower(genome))
         hard.append(F.cross_entropy(logits, labels[part], label_smoothing=0.1))
         loss = 0.3 * F.cross_entropy(logits, answers[part]) + 0.7 * hard[-1] if taught else hard[-1]
+        right.append(float((logits.argmax(dim=1) == labels[part]).float().mean()))
         total = total + loss * (0.5 if split_batch else 1.0)
     assert_gradients(supernet, gradients_by_hand(again, total))
     # What is told is the labels' loss.
     torch.testing.assert_close(outcome.loss, torch.stack(hard).mean().detach())
     assert outcome.smallest_loss is outcome.smallest_correct is None
+    assert float(outcome.correct) == pytest.approx(np.mean(right))
 
 
 def test_a_part_of_fewer_than_two_images_is_refused() -> None:
