@@ -77,33 +77,6 @@ def cifar10(study: Study) -> None:
     save(pd.DataFrame([row]), "cifar10")
 
 
-def front(study: Study) -> None:
-    """Search inside some budgets; train a hand-made network of each latency, together for as long as the supernet."""
-    run = study.train("cifar10", "cifar10", 0)
-    if not (run.path / "luts" / f"{study.config['device']}.json").exists():
-        nas("build-lut", "--run", run.path, "--device", study.config["device"])
-    rows: Rows = []
-    for budget in study.config["cifar10"]["budgets"]:
-        rows += study.once(f"budget {budget}", functools.partial(_searched, study, run, budget))
-    save(pd.DataFrame(rows), "front")
-
-
-def _searched(study: Study, run: Run, budget: str) -> Rows:
-    settings, device = study.config["cifar10"], study.config["device"]
-    seconds = pd.read_csv(RESULTS / "cifar10.csv")["seconds"][0] / len(settings["budgets"])
-    found = nas("search", "--run", run.path, "--device", device, "--budget-ms", budget,
-                "--evaluations", settings["evaluations"])  # fmt: skip
-    best = next(each for each in found["candidates"] if each["id"] == found["best"])
-    preset = nas("baseline", "--run", run.path, "--device", device, "--preset", settings["preset"],
-                 "--seconds", seconds)["baselines"][0]  # fmt: skip
-    return [
-        {"budget": budget, "budget_ms": found["budget_ms"]}
-        | {f"search_{key}": best[key] for key in ("measured_latency_ms", "validation_accuracy", "params", "macs")}
-        | {f"preset_{key}": preset[key] for key in ("validation_accuracy", "params", "macs", "seconds", "images_seen")}
-        | {"preset_latency_ms": preset["plan"]["latency_ms"]}
-    ]
-
-
 def trashnet(study: Study) -> None:
     """Train supernets on TrashNet for as many steps, from the one of CIFAR-10 and from random weights."""
     started = study.work / "cifar10"
@@ -144,7 +117,6 @@ PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
     "provenance": ("provenance.csv", origin),
     "cifar10": ("cifar10.csv", cifar10),
     "trashnet": ("trashnet.csv", trashnet),
-    "front": ("front.csv", front),
 }
 
 
