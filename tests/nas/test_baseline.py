@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +79,7 @@ def test_a_time_is_turned_into_steps_of_that_network(cache: BlockCache, tmp_path
     assert steps_within(20.0, small, few_digits(), CONFIG) > 2 * steps_within(20.0, large, few_digits(), CONFIG)
     found = plan(cache, tmp_path / "timed", 3.0, [], seconds=5.0)
     assert found.config.steps != CONFIG.steps
-    assert dataclasses.replace(found.config, steps=CONFIG.steps) == CONFIG
+    assert found.config == CONFIG.lasting(found.config.steps)
 
 
 def test_a_baseline_is_trained_evaluated_and_kept(cache: BlockCache, tmp_path: Path) -> None:
