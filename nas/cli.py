@@ -91,10 +91,10 @@ def train(
     from search_spaces.catalogue import usual_training
 
     given = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    target = parse_accelerator(accelerator)
     opened = Run.open(run, space=space, data=data)
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = training_config(config, chosen, usual_training(opened.settings.space))
-    target = parse_accelerator(accelerator)
     from nas.distributed import joined
     from nas.fitting import ignore
     from nas.memory import keep_freed_memory

@@ -169,7 +169,7 @@ def _presets(study: Study, seed: int, limit_ms: float, config: TrainingConfig, d
 def _train(spec: NetworkSpec, data: ImageData, config: TrainingConfig, seconds: float | None) -> Rows:
     """Train a network from scratch and return its one row; reads the test split once."""
     if seconds is not None:
-        config = config.lasting(steps_within(seconds, spec, data, config))
+        config = dataclasses.replace(config, steps=steps_within(seconds, spec, data, config))
     with tempfile.TemporaryDirectory() as folder:
         return [train_alone(spec, data, config, checkpoint=Path(folder) / "checkpoint.pt")]
 

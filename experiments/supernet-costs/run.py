@@ -2,7 +2,7 @@
 
     python experiments/supernet-costs/run.py [--photos DIR] [PART...]
 
-Needs an idle machine for about ten minutes. A part whose table is there is left as it is.
+Needs an idle machine for a quarter of an hour. A part whose table is there is left as it is.
 """
 
 from __future__ import annotations

@@ -63,5 +63,4 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001 - numpy and zipfile document no error types for damaged files
-        reason = first_line(error)
-        raise InputError(f"{path} is not a readable .npz file ({reason})") from None
+        raise InputError(f"{path} is not a readable .npz file ({first_line(error)})") from None
