@@ -22,6 +22,8 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 sys.path.insert(0, str(HERE.parents[1]))  # studies are scripts; what they share is a package that is never installed
 
+from rivals import compare  # noqa: E402
+
 from experiments.study import ConfiguredStudy, Rows, nas, provenance, run_parts, save_table  # noqa: E402
 from nas.fitting import images_seen  # noqa: E402
 from nas.run import Run  # noqa: E402
@@ -77,6 +79,11 @@ def cifar10(study: Study) -> None:
     save(pd.DataFrame([row]), "cifar10")
 
 
+def front(study: Study) -> None:
+    """Search inside some budgets on CIFAR-10's supernet; train rivals of the same latency alone."""
+    save(pd.DataFrame(compare(study, study.train("cifar10", "cifar10", 0))), "front")
+
+
 def trashnet(study: Study) -> None:
     """Train supernets on TrashNet for as many steps, from the one of CIFAR-10 and from random weights."""
     started = study.work / "cifar10"
@@ -117,6 +124,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], None]]] = {
     "provenance": ("provenance.csv", origin),
     "cifar10": ("cifar10.csv", cifar10),
     "trashnet": ("trashnet.csv", trashnet),
+    "front": ("front.csv", front),
 }
 
 
