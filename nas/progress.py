@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` after each unit of work."""
@@ -11,6 +13,40 @@ Progress = Callable[[int, int], None]
 
 def no_progress(done: int, total: int) -> None:
     """Report to nobody: the default of library functions."""
+
+
+_WARM_UP, _TOLD_AFTER = 10, 50  # units of work: the first ones are slower
+_LONG_S = 60.0
+
+
+def tell_pace(tell: Callable[[str], None], now: Callable[[], float] = time.time) -> Progress:
+    """Return a `Progress` that says once, 50 units after the first report, how long the rest will take.
+
+    Nothing is said of what takes less than a minute more.
+
+    Args:
+        tell: called with a sentence without its subject, such as "1,950 of 2,000 to go, ...".
+        now: seconds since the epoch.
+    """
+    first: int | None = None
+    since: tuple[int, float] | None = None
+    told = False
+
+    def update(done: int, total: int) -> None:
+        nonlocal first, since, told
+        first = done if first is None else first
+        if since is None and done - first >= _WARM_UP:
+            since = (done, now())
+        if told or since is None or done - first < _TOLD_AFTER or done == since[0]:
+            return
+        told = True
+        each_s = (now() - since[1]) / (done - since[0])
+        left = timedelta(seconds=round(each_s * (total - done)))
+        if left.total_seconds() >= _LONG_S:
+            until = datetime.fromtimestamp(now()).astimezone() + left
+            tell(f"{total - done:,} of {total:,} to go, {each_s:.2g} s each: about {left}, until {until:%a %H:%M}")
+
+    return update
 
 
 @contextmanager
@@ -47,8 +83,10 @@ def progress_bars(*titles: str, quiet: bool = False) -> Iterator[tuple[Progress,
 
         def stage(position: int, title: str) -> Progress:
             task = bar.add_task(title, total=None, start=position == 0, visible=position == 0)
+            pace = tell_pace(lambda told: console.print(f"{title}: {told}", highlight=False, markup=False))
 
             def update(done: int, total: int) -> None:
+                pace(done, total)
                 bar.start_task(task)
                 bar.update(task, completed=done, total=total, visible=True)
 

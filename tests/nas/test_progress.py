@@ -10,11 +10,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from nas.progress import no_progress, progress_bar
+from nas.progress import no_progress, progress_bar, tell_pace
 from tests.command_line import command, environment
 
 COUNT = """
@@ -82,6 +83,44 @@ def test_a_command_shows_its_progress_on_a_terminal(trained_run: Path, tmp_path:
     assert printed.startswith("Supernet of space tiny")
     assert "evaluating" in shown
     assert re.search(r"\b([1-9]\d*)/\1\b", shown)
+
+
+def paced(reports: Iterable[tuple[int, float]], total: int) -> list[str]:
+    """Return what is told of work whose units are reported at given seconds."""
+    told: list[str] = []
+    clock = 0.0
+    progress = tell_pace(told.append, now=lambda: clock)
+    for done, clock in reports:  # noqa: B007 - read by the clock
+        progress(done, total)
+    return told
+
+
+@pytest.mark.parametrize("start", [0, 300], ids=["from the start", "resumed"])
+def test_how_long_it_will_take_is_told_once_after_fifty_units(start: int) -> None:
+    slow_start = [(start + done, 100.0 * min(done, 10) + 0.5 * max(0, done - 10)) for done in range(120)]
+    (told,) = paced(slow_start, 1050)
+    assert told.startswith(f"{1000 - start:,} of 1,050 to go, 0.5 s each: about 0:0{8 if start == 0 else 5}:")
+    assert not paced(slow_start[:50], 1050)
+
+
+def test_nothing_is_told_of_what_is_short_or_reported_late() -> None:
+    assert not paced([(done, 0.5 * done) for done in range(101)], 100)
+    assert not paced([(0, 0.0), (5000, 9.0)], 6000)
+
+
+def test_a_terminal_is_told_how_long_it_will_take() -> None:
+    program = """
+import time
+from nas.progress import progress_bar
+
+with progress_bar("counting [all]") as progress:
+    for done in range(60):
+        progress(done, 100_000)
+        time.sleep(0.002)
+"""
+    code, _, shown = on_a_terminal(sys.executable, "-c", program)
+    assert code == 0
+    assert re.search(r"counting \[all\]: 99,950 of 100,000 to go, 0.00\d+ s each: about 0:0\d:\d\d, until ", shown)
 
 
 def test_nothing_is_shown_where_there_is_no_terminal() -> None:
