@@ -12,10 +12,10 @@ from experiments.scratch import train_alone
 from experiments.study import ConfiguredStudy, Rows, commit, nas
 from nas.baseline import image_input, plan_baseline, steps_within
 from nas.devices import parse_device
-from nas.evaluate import standard_error
 from nas.fitting import images_seen
 from nas.memory import keep_freed_memory
 from nas.run import Run
+from predictors.quality import standard_error
 from search_spaces.presets import find_preset
 
 
