@@ -7,9 +7,10 @@ from typing import Any
 
 from nas.baseline import train_network
 from nas.data import ImageData, SplitName
-from nas.evaluate import standalone_accuracy, standard_error
+from nas.evaluate import standalone_accuracy
 from nas.fitting import images_seen
 from nas.training_record import TrainingConfig
+from predictors.quality import standard_error
 from search_spaces.spec import NetworkSpec
 
 _SPLITS: tuple[SplitName, ...] = ("validation", "test")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nas.evaluate import SubnetEvaluator
     from nas.export import ExportedModel, export_subnet
     from nas.front import Candidate, Front
+    from nas.goal import Goal, parse_goal
     from nas.ledger import Ledger
     from nas.lut import build_lut
     from nas.run import Run
@@ -50,6 +51,7 @@ _HOMES = {
     "nas.evaluate": ("SubnetEvaluator",),
     "nas.export": ("ExportedModel", "export_subnet"),
     "nas.front": ("Candidate", "Front"),
+    "nas.goal": ("Goal", "parse_goal"),
     "nas.ledger": ("Ledger",),
     "nas.lut": ("build_lut",),
     "nas.run": ("Run",),
@@ -86,6 +88,7 @@ __all__ = [
     "Fingerprint",
     "Front",
     "Gene",
+    "Goal",
     "Head",
     "ImageData",
     "ImageInput",
@@ -126,6 +129,7 @@ __all__ = [
     "load_supernet",
     "network_json",
     "parse_device",
+    "parse_goal",
     "read_network",
     "read_published_network",
     "read_published_table",

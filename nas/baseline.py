@@ -20,7 +20,7 @@ from nas.block_cache import BlockCache
 from nas.checkpoint import remove_checkpoints
 from nas.data import ImageData
 from nas.devices import Device
-from nas.evaluate import standalone_accuracy, standard_error
+from nas.evaluate import standalone_accuracy
 from nas.files import make_folder, read_document, write_atomic
 from nas.fitting import Fitted, StepOutcome, fit, images_seen, share_correct
 from nas.lut import measure_networks
@@ -29,6 +29,7 @@ from nas.optimization import choose_accelerator, forward_precision
 from nas.progress import Progress, no_progress
 from nas.supernet import Network, channels_last
 from nas.training_record import Accelerator, TrainingConfig
+from predictors.quality import standard_error
 from search_spaces.documents import content_hash, document, pretty_json
 from search_spaces.errors import InputError
 from search_spaces.layout import ImageInput

@@ -10,21 +10,24 @@ import dataclasses
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
 
-from nas import defaults, latency_commands, space_commands
+from nas import defaults, latency_commands, search_commands, space_commands
 from nas.options import DataOption, DeviceOption, JsonOption, MismatchOption, RunOption, SeedOption, SpaceOption
 from nas.progress import no_progress, progress_bar, progress_bars
 from nas.terminal import command_group, warn
 from search_spaces.errors import CheckError, InputError, ToolError
 
+if TYPE_CHECKING:
+    from nas.front import Front
+    from nas.run import Run
+
 app = typer.Typer(
     name="nas",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     help="From one weight-sharing supernet to the best network for your device and your latency budget.",
     epilog="Start with: nas train; nas build-lut --device cpu; nas search --budget-ms 50%; nas export",
@@ -45,14 +48,20 @@ app.add_typer(latency_commands.lut_app, name="lut")
 app.add_typer(space_commands.app, name="space")
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
     *,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is not None:
+        return
+    if (defaults.RUN / "space.json").exists():
+        search_commands.status_command()
+    else:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -187,66 +196,9 @@ app.command("devices")(latency_commands.devices_command)
 app.command("analyze")(latency_commands.analyze_command)
 
 
-@app.command()
-def search(
-    *,
-    budget: Annotated[str, typer.Option("--budget-ms", metavar="MS", help="Milliseconds, or a share such as 60%.")],
-    device: DeviceOption = defaults.DEVICE,
-    run: RunOption = defaults.RUN,
-    evaluations: Annotated[int, typer.Option("--evaluations", min=1, help="Networks to evaluate per strategy.")] = 96,
-    strategy: Annotated[
-        str, typer.Option("--strategy", metavar="NAME", help="How networks are chosen for evaluation.")
-    ] = defaults.STRATEGY,
-    compare: Annotated[
-        str | None, typer.Option("--compare", metavar="NAME", help="Also run a second strategy at equal cost.")
-    ] = None,
-    allow_mismatch: MismatchOption = False,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Find the networks that are most accurate inside a latency budget."""
-    from nas import present
-    from nas.budget import parse_budget
-    from nas.devices import parse_device
-    from nas.files import write_atomic
-    from nas.run import Run, require_searchable
-    from predictors.latency import LatencyPredictor
-    from search_spaces.documents import pretty_json
-
-    target = parse_device(device)
-    require_searchable(target)
-    opened = Run.existing(run, first="nas train")
-    opened.require_supernet()
-    table = opened.latency_table(target)
-    latency = LatencyPredictor(opened.space, table)
-    limit = parse_budget(budget, latency)
-    if told := opened.require_this_machine(target, table, allow_mismatch=allow_mismatch):
-        warn(told)
-    from nas.memory import keep_freed_memory
-    from nas.subnet_search import SearchSettings, search_subnets, validate_front
-
-    keep_freed_memory()
-    settings = SearchSettings(evaluations=evaluations, strategy=strategy, compare=compare, seed=seed)
-    with opened.lock():
-        with progress_bar("exporting blocks", quiet=as_json) as progress:
-            cache = opened.block_cache(target.batch)
-            cache.fill(opened.space.blocks, progress)
-        evaluator = opened.evaluator()
-        with progress_bar("searching", quiet=as_json) as progress:
-            outcome = search_subnets(evaluator, latency, limit, settings, progress=progress)
-        with progress_bar("measuring finalists", quiet=as_json) as progress:
-            front = validate_front(
-                outcome,
-                evaluator,
-                latency,
-                limit,
-                settings,
-                device=target,
-                cache=cache,
-                progress=progress,
-            )
-        write_atomic(opened.front_path, pretty_json(front))
-    present.front(opened, front, as_json=as_json)
+app.command("search")(search_commands.search_command)
+app.command("front")(search_commands.front_command)
+app.command("status")(search_commands.status_command)
 
 
 @app.command()
@@ -358,13 +310,13 @@ def baseline_command(
     table = opened.latency_table(target)
     if told := opened.require_this_machine(target, table, allow_mismatch=allow_mismatch):
         warn(told)
-    front = opened.front() if budget is None or opened.front_path.exists() else None
+    front = opened.front() if budget is None else _readable_front(opened)
     if budget is not None:
         limit_ms = parse_budget(budget, LatencyPredictor(opened.space, table)).measured_limit_ms
-    elif front is not None and front.device == target.name:
-        limit_ms = front.best.measured_latency_ms
+    elif front is not None and (front.device, front.budget_at) == (target.name, "min"):
+        limit_ms = front.best.latency_ms
     else:
-        raise InputError(f"the last search was not for device {target.name}; give --budget-ms")
+        raise InputError(f"the last search was not for undisturbed runs on device {target.name}; give --budget-ms")
     from nas.baseline import baseline_folder, plan_baseline, train_baseline
     from nas.memory import keep_freed_memory
 
@@ -401,6 +353,15 @@ def baseline_command(
                 )
     rival = front.within(limit_ms, device=target.name, supernet_hash=record.supernet_hash) if front else None
     present.baselines(opened, results, rival, record, images, as_json=as_json)
+
+
+def _readable_front(run: Run) -> Front | None:
+    """Return the last search's front, or None; warns of one that cannot be read."""
+    try:
+        return run.front() if run.front_path.exists() else None
+    except InputError as error:
+        warn(str(error))
+        return None
 
 
 @data_app.command("show")
@@ -445,7 +406,7 @@ def main() -> None:
 def run_command(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors that a person can mend become one line on standard error."""
     try:
-        code = typer.main.get_command(app)(args=arguments or ["--help"], prog_name="nas", standalone_mode=False)
+        code = typer.main.get_command(app)(args=arguments, prog_name="nas", standalone_mode=False)
     except ToolError as error:
         return _fail(str(error), error.exit_code)
     except TyperException as error:  # unknown option, missing argument, value of a wrong type

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from nas.data import ImageData, SplitName
 from nas.evaluation_pool import EvaluationPool
-from nas.ledger import Ledger
+from nas.ledger import Ledger, accuracy_evaluator
 from nas.progress import Progress, no_progress
 from nas.sandwich import LARGEST, SMALLEST, Sandwich
 from nas.supernet import Network, Supernet, channels_last, extract, recalibrate
@@ -88,7 +87,7 @@ class SubnetEvaluator:
 
     def ledger_name(self, split: SplitName) -> str:
         """Return the evaluator's name in the ledger."""
-        return f"accuracy:{self.supernet_hash}:{split}:fp32"
+        return accuracy_evaluator(self.supernet_hash, split)
 
     def known(self, split: SplitName = "validation") -> dict[tuple[int, ...], float]:
         """Return every accuracy on a split that the ledger holds, by genome."""
@@ -223,15 +222,6 @@ def standalone_accuracy(network: Network, data: ImageData, split: SplitName) -> 
     """Return the accuracy in 0..1 of a network of its own; its batch norm is recalibrated as a subnet's would be."""
     recalibrate(network, _calibration_batches(data), network)
     return accuracy(network, *_as_tensors(data, split))
-
-
-def standard_error(accuracy: float, n_images: int) -> float:
-    """Return the binomial standard error of an accuracy in 0..1 counted on `n_images`.
-
-    Two successes and two failures are added (Agresti and Coull 1998): a perfect score on few images is not certain.
-    """
-    share = (accuracy * n_images + 2.0) / (n_images + 4.0)
-    return math.sqrt(share * (1.0 - share) / (n_images + 4.0))
 
 
 @torch.inference_mode()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from nas.budget import Statistic
 from search_spaces.documents import document
 from search_spaces.errors import InputError, unknown_name
 
@@ -14,13 +16,15 @@ from search_spaces.errors import InputError, unknown_name
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One network, truly evaluated and measured.
+    """One network, truly evaluated.
 
     Attributes:
         validation_accuracy: on the search-validation split, in 0..1, weights inherited from the supernet.
         validation_standard_error: binomial, of that accuracy.
-        predicted_latency_ms: by the calibrated table.
-        measured_latency_ms: of the whole network, by the table's protocol.
+        predicted_latency_ms: by the calibrated table; like the next one, of the statistic that the budget is of.
+        measured_latency_ms: of the whole network, by the table's protocol; None if nobody has measured it.
+        file_mb: predicted size of its file, where the table tells.
+        memory_mb: predicted memory of a process that runs it, where the table tells.
     """
 
     id: str
@@ -28,9 +32,16 @@ class Candidate:
     validation_accuracy: float
     validation_standard_error: float
     predicted_latency_ms: float
-    measured_latency_ms: float
+    measured_latency_ms: float | None
     params: int
     macs: int
+    file_mb: float | None = None
+    memory_mb: float | None = None
+
+    @property
+    def latency_ms(self) -> float:
+        """The best figure there is: measured, or else predicted."""
+        return self.predicted_latency_ms if self.measured_latency_ms is None else self.measured_latency_ms
 
 
 @document
@@ -39,8 +50,8 @@ class Comparison:
     """The search against another strategy, on one seed.
 
     Both are asked for as many networks; they evaluate fewer only where the space has no more inside the budget.
-    Hypervolume is that of true error against predicted latency inside the budget, in units of accuracy x ms, relative
-    to the reference point.
+    Hypervolume is that of true error and of the costs that are traded off, such as predicted latency, in the product of
+    their units, relative to the reference point: the worst error that either has seen and the most that costs may be.
     """
 
     strategy: str
@@ -49,39 +60,48 @@ class Comparison:
     against: str
     against_evaluations: int
     against_hypervolume: float
-    reference_error: float
-    reference_latency_ms: float
+    reference: dict[str, float]
 
 
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """A validated front: no network in it is both slower and less accurate than another.
+    """A front of evaluated networks: no network in it is worse than another in accuracy and in all costs traded off.
 
     Attributes:
-        budget_ms: what the search was given; every candidate was measured inside it.
+        budget_ms: what the search was given; every candidate was measured inside it, or is predicted safely inside.
+            None for no budget.
+        budget_at: which figure of running that is of.
+        bounds: largest values of other costs, by name.
+        objectives: costs that are traded off with accuracy.
         reachable_ms: predicted latency of the fastest and the slowest network of the space.
         budget_binds: whether the slowest network of the space breaks the budget.
         margin: relative distance that predictions had to keep from the budget.
-        evaluations: networks that this search's strategy evaluated or looked up.
+        evaluations: networks that this search's strategy evaluated or looked up; 0 where it only looked at what was
+            evaluated before.
+        known: evaluated networks inside the budget, those of earlier searches too, that the front is of.
         validation_images: how many images each accuracy was counted on.
         candidates: fastest first.
         dropped: evaluated networks that were predicted inside the budget and measured outside.
     """
 
-    CURRENT_VERSION: ClassVar[int] = 1
+    CURRENT_VERSION: ClassVar[int] = 2
 
     format_version: int
     space_hash: str
     supernet_hash: str
     device: str
     fingerprint_hash: str
-    budget_ms: float
+    budget_ms: float | None
+    budget_at: Statistic
+    bounds: dict[str, float]
+    objectives: tuple[str, ...]
     reachable_ms: tuple[float, float]
     budget_binds: bool
     margin: float
     seed: int
     evaluations: int
+    known: int
     validation_images: int
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     dropped: tuple[Candidate, ...]
@@ -90,16 +110,21 @@ class Front:
     @property
     def best(self) -> Candidate:
         """The most accurate candidate; the fastest of equals."""
-        return max(
-            self.candidates, key=lambda candidate: (candidate.validation_accuracy, -candidate.measured_latency_ms)
-        )
+        return _most_accurate(self.candidates)
+
+    @property
+    def ties(self) -> tuple[Candidate, ...]:
+        """Candidates that are no less accurate than the best within one standard error of it, itself left out."""
+        best = self.best
+        least = best.validation_accuracy - best.validation_standard_error
+        return tuple(each for each in self.candidates if each != best and each.validation_accuracy >= least)
 
     def within(self, limit_ms: float, *, device: str, supernet_hash: str) -> Candidate | None:
         """Return the most accurate candidate inside a latency, or None if there is none of this device and supernet."""
-        inside = [candidate for candidate in self.candidates if candidate.measured_latency_ms <= limit_ms]
-        if not inside or (self.device, self.supernet_hash) != (device, supernet_hash):
+        inside = [candidate for candidate in self.candidates if candidate.latency_ms <= limit_ms]
+        if not inside or (self.device, self.supernet_hash, self.budget_at) != (device, supernet_hash, "min"):
             return None
-        return max(inside, key=lambda candidate: (candidate.validation_accuracy, -candidate.measured_latency_ms))
+        return _most_accurate(inside)
 
     def pick(self, choice: str) -> Candidate:
         """Return the candidate named ``best``, or by its id or a beginning of its id that is unique.
@@ -115,3 +140,8 @@ class Front:
         if not found:
             raise unknown_name("network", choice, ["best", *(candidate.id for candidate in self.candidates)])
         return found[0]
+
+
+def _most_accurate(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the most accurate of some candidates; the fastest of equals."""
+    return max(candidates, key=lambda candidate: (candidate.validation_accuracy, -candidate.latency_ms))

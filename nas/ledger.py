@@ -6,9 +6,11 @@ which would make a trial several times slower to write and to load. Predicted va
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, TrialState
 
+    from nas.budget import Statistic
+    from nas.devices import Precision
+
 Scalar = str | int | float | bool | None
 Detail = Scalar | Sequence[Scalar]
 """What can be kept beside a value: JSON, of one level."""
@@ -34,6 +39,9 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "minimize": "minimize",
 }
 """What is better, by the first part of an evaluator's name."""
+
+Genes = tuple[int, ...]
+"""A canonical genome, as option indices."""
 
 _MAX_NAME_LENGTH = 512  # of Optuna's column
 _GENES, _DETAILS, _SPACE, _REASON = "genes", "details", "space", "reason"
@@ -69,10 +77,11 @@ class LedgerFailure:
 class Ledger:
     """All true evaluations of a run, by evaluator.
 
-    An evaluator is named ``accuracy:<supernet hash>:<split>:<precision>`` or ``latency:<fingerprint hash>``, or, for
-    figures that this tool does not know, ``maximize:<name>`` or ``minimize:<name>``; what stands before the first colon
-    tells whether more is better. A row is written as a whole or not at all, and is on
-    the disk when `record` returns. Nothing is created before the first record. Several processes can use one ledger.
+    An evaluator is named ``accuracy:<supernet hash>:<split>:<precision>`` or ``latency:<fingerprint hash>`` (followed
+    by what differs from undisturbed runs of one image in floats), or, for figures that this tool does not know,
+    ``maximize:<name>`` or ``minimize:<name>``; what stands before the first colon tells whether more is better. A row
+    is written as a whole or not at all, and is on the disk when `record` returns. Nothing is created before the first
+    record. Several processes can use one ledger.
 
     Args:
         path_or_url: a SQLite file, in a folder that exists, or the URL of a database (``postgresql://…``).
@@ -182,6 +191,18 @@ class Ledger:
             study = self._find(evaluator)
             return 0 if study is None else len(self._complete_trials(study))
 
+    def median_interval_s(self, evaluator: str) -> float | None:
+        """Return the median time from one complete row of an evaluator to the next, or None for fewer than two.
+
+        Raises:
+            InputError, MachineError: as `rows`.
+        """
+        with explained(self._name):
+            study = self._find(evaluator)
+            trials = [] if study is None else self._complete_trials(study)
+            ends = [trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete is not None]
+            return statistics.median(b - a for a, b in itertools.pairwise(ends)) if len(ends) > 1 else None
+
     def _append(
         self,
         evaluator: str,
@@ -279,6 +300,20 @@ class Ledger:
             except RuntimeError as error:  # tables of another major version of Optuna
                 raise damaged(self._name, error) from None
         return self._opened
+
+
+def accuracy_evaluator(supernet_hash: str, split: str, precision: Precision = "fp32") -> str:
+    """Return the name of what gives the accuracy of subnets."""
+    return f"accuracy:{supernet_hash}:{split}:{precision}"
+
+
+def latency_evaluator(
+    fingerprint_hash: str, at: Statistic = "min", precision: Precision = "fp32", batch: int = 1
+) -> str:
+    """Return the name of what gives the latency of whole networks on a machine, by a statistic of running."""
+    plain = {"fp32", "batch=1", "min"}
+    parts = [precision, f"batch={batch}", at]
+    return ":".join(["latency", fingerprint_hash, *(part for part in parts if part not in plain)])
 
 
 def _direction(evaluator: str) -> Literal["maximize", "minimize"]:

@@ -195,14 +195,15 @@ def measure_networks(
     *,
     work_dir: Path,
     seed: int,
+    sustained_s: float = 0.0,
     progress: Progress = no_progress,
 ) -> tuple[Measurement, ...]:
     """Measure whole networks, named for the files, by the protocol of the table, in order; weights are random.
 
-    The cache must hold their blocks.
+    The cache must hold their blocks. With `sustained_s`, each runs back to back for so long after the rounds.
     """
     make_folder(work_dir)
-    models = network_models(networks, cache, work_dir)
+    models = [replace(file, sustained_s=sustained_s) for file in network_models(networks, cache, work_dir)]
     run = device.measure(models, rounds=ROUNDS, seed=seed, work_dir=work_dir / "measuring", progress=progress)
     return run.measurements
 

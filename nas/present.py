@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.bench import BenchReport
+from nas.budget import rounded_up
 from nas.data import SPLITS, ImageData, told_unreadable
 from nas.front import Candidate, Comparison, Front
 from nas.run import Run, run_option
@@ -17,8 +17,10 @@ from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
     from nas.baseline import Baseline
+    from nas.bench import BenchReport
     from nas.evaluate import AccuracySummary
     from nas.export import ExportedModel
+    from nas.search_plan import SearchPlan
     from nas.training_record import InitialWeights, TrainingRecord
 
 _SHOWN = 4  # names of tensors
@@ -62,26 +64,66 @@ def _started_from(initial: InitialWeights) -> str:
     return f"Started from {initial.source}: " + ", ".join([f"{initial.matched} tensors taken over", *lists]) + "."
 
 
-def front(run: Run, result: Front, *, as_json: bool) -> None:
-    """Print a validated front."""
+def front(run: Run, result: Front, *, next_step: str, written: bool, as_json: bool) -> None:
+    """Print a front; `written` if it is the one that the run keeps."""
     if as_json:
-        print_json({"file": str(run.front_path), "best": result.best.id} | dataclasses.asdict(result))
+        kept = {"file": str(run.front_path)} if written else {}
+        print_json({**kept, "best": result.best.id} | dataclasses.asdict(result))
         return
-    _candidates(result.candidates, best=result.best)
+    _candidates(result)
     low, high = result.reachable_ms
-    binds = "" if result.budget_binds else ", so the budget does not bind"
-    say(
-        f"Budget: {_ms(result.budget_ms)} ms on {result.device}, of which the best uses "
-        f"{result.best.measured_latency_ms / result.budget_ms:.0%}; the space is predicted to reach from {_ms(low)} ms "
-        f"to {_ms(high)} ms{binds}."
-    )
-    say(f"{result.evaluations} networks evaluated on {result.validation_images} search-validation images.")
+    reach = f"the space is predicted to reach from {_ms(low)} ms to {_ms(high)} ms"
+    sustained = "" if result.budget_at == "min" else f" ({result.budget_at} of running back to back)"
+    if result.budget_ms is None:
+        say(f"No budget on {result.device}{sustained}; {reach}.")
+    else:
+        binds = "" if result.budget_binds else ", so the budget does not bind"
+        say(
+            f"Budget: {_ms(result.budget_ms)} ms on {result.device}{sustained}, of which the best uses "
+            f"{result.best.latency_ms / result.budget_ms:.0%}; {reach}{binds}."
+        )
+    if result.bounds:
+        say("Bounds: " + ", ".join(f"{name} <= {limit:.10g}" for name, limit in result.bounds.items()) + ".")
+    say(_origin(result))
     if result.dropped:
-        names = ", ".join(f"{candidate.id} ({_ms(candidate.measured_latency_ms)} ms)" for candidate in result.dropped)
+        names = ", ".join(f"{candidate.id} ({_ms(candidate.latency_ms)} ms)" for candidate in result.dropped)
         say(f"Dropped, predicted inside the budget but not measured safely inside: {names}")
     if result.comparison is not None:
         say(_compared(result.comparison))
-    say("Next: nas export" + run_option(run.path))
+    say(f"Next: {next_step}")
+
+
+def _origin(result: Front) -> str:
+    """Say which evaluated networks a front is of."""
+    images = f"{result.validation_images} search-validation images"
+    if result.evaluations:
+        return f"{result.evaluations} networks evaluated on {images}; of all that were ever, {result.known} are inside."
+    unmeasured = any(each.measured_latency_ms is None for each in result.candidates)
+    return f"Of the {result.known} networks inside that were evaluated before, on {images}." + (
+        f" Those without a measured latency are predicted inside by {result.margin:.1%} or more." if unmeasured else ""
+    )
+
+
+def search_plan(plan: SearchPlan, *, as_json: bool) -> None:
+    """Print what a search could reach and what it would take."""
+    if as_json:
+        print_json(dataclasses.asdict(plan))
+        return
+    print_table(
+        ["cost", "smallest", "largest", "at most"],
+        [
+            [name, rounded_up(low), rounded_up(high), f"{plan.asked[name]:.6g}" if name in plan.asked else "-"]
+            for name, (low, high) in plan.reachable.items()
+        ],
+        title="What the space reaches",
+    )
+    say(f"{plan.known} networks that were evaluated are inside.")
+    if not plan.evaluations:
+        say("The front would be of these, at once; with --evaluations N it would be searched on.")
+        return
+    each_s = plan.seconds_per_evaluation
+    took = "" if each_s is None else f", of about {each_s:.2g} s each: {plan.evaluations * each_s / 60:.1f} minutes"
+    say(f"The search would evaluate at most {plan.evaluations} networks{took}; then the finalists are measured.")
 
 
 def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
@@ -94,7 +136,9 @@ def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
         "onnx.checker's full check passed."
     )
     verdict = "inside" if record.inside_budget else "OUTSIDE"
-    say(f"The file itself runs in {_ms(record.latency_ms)} ms, {verdict} the budget of {_ms(record.budget_ms)} ms.")
+    budget = "" if record.budget_ms is None else f", {verdict} the budget of {_ms(record.budget_ms)} ms"
+    at = "" if record.budget_at == "min" else f" ({record.budget_at} of running back to back)"
+    say(f"The file itself runs in {_ms(record.latency_ms)} ms{at}{budget}.")
     say(
         f"Test accuracy of the file: {_accuracy(record.test_accuracy, record.test_standard_error)} "
         f"({record.test_images} images; the test split has been read {record.test_reads} times)"
@@ -142,7 +186,7 @@ def baselines(
             [
                 f"{best.id} (search)",
                 _accuracy(best.validation_accuracy, best.validation_standard_error),
-                _ms(best.measured_latency_ms),
+                ("" if best.measured_latency_ms else "predicted ") + _ms(best.latency_ms),
                 *_size(best.params, best.macs),
                 f"{seen:,}",
                 f"{record.seconds:.0f}",
@@ -162,7 +206,10 @@ def baselines(
             + f"), and in which every image trains {_networks(networks_per_image(record.trained))}."
         )
     else:
-        say(f"The last search has no network inside this latency: nas search --budget-ms ...{run_option(run.path)}")
+        say(
+            "The last search has no network that runs inside this latency undisturbed: nas search --budget-ms "
+            f"...{run_option(run.path)}"
+        )
     say(f"Kept in {run.path / 'baselines'}")
 
 
@@ -221,20 +268,33 @@ def bench(report: BenchReport, *, as_json: bool) -> None:
     )
 
 
-def _candidates(candidates: Sequence[Candidate], *, best: Candidate) -> None:
+def _candidates(result: Front) -> None:
+    best, ties = result.best, result.ties
+    told = {*result.objectives, *result.bounds}
+    extra = {name: title for name, title in (("file_mb", "file MB"), ("memory_mb", "mem MB")) if name in told}
     print_table(
-        ["id", "val. accuracy", "predicted ms", "measured ms", "params", "MACs"],
+        [
+            "id",
+            "val. accuracy",
+            "predicted ms",
+            "measured ms",
+            "params",
+            "MACs",
+            *extra.values(),
+        ],
         [
             [
-                candidate.id + (" *" if candidate == best else ""),
+                candidate.id + (" *" if candidate == best else " =" if candidate in ties else ""),
                 _accuracy(candidate.validation_accuracy, candidate.validation_standard_error),
                 _ms(candidate.predicted_latency_ms),
-                _ms(candidate.measured_latency_ms),
+                "-" if candidate.measured_latency_ms is None else _ms(candidate.measured_latency_ms),
                 *_size(candidate.params, candidate.macs),
+                *(f"{getattr(candidate, name):.3g}" for name in extra),
             ]
-            for candidate in candidates
+            for candidate in result.candidates
         ],
-        title="Validated front (* best)",
+        title="Front (* best" + (", = as accurate within one standard error)" if ties else ")"),
+        whole=2,
     )
 
 

@@ -19,14 +19,15 @@ _WARM_UP, _TOLD_AFTER = 10, 50  # units of work: the first ones are slower
 _LONG_S = 60.0
 
 
-def tell_pace(tell: Callable[[str], None], now: Callable[[], float] = time.time) -> Progress:
+def tell_pace(tell: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> Progress:
     """Return a `Progress` that says once, 50 units after the first report, how long the rest will take.
 
-    Nothing is said of what takes less than a minute more.
+    Nothing is said of what takes less than a minute more; every 50 units are looked at until then, since the first may
+    only be looked up.
 
     Args:
         tell: called with a sentence without its subject, such as "1,950 of 2,000 to go, ...".
-        now: seconds since the epoch.
+        now: seconds of a clock.
     """
     first: int | None = None
     since: tuple[int, float] | None = None
@@ -34,16 +35,18 @@ def tell_pace(tell: Callable[[str], None], now: Callable[[], float] = time.time)
 
     def update(done: int, total: int) -> None:
         nonlocal first, since, told
+        if told:
+            return
         first = done if first is None else first
         if since is None and done - first >= _WARM_UP:
             since = (done, now())
-        if told or since is None or done - first < _TOLD_AFTER or done == since[0]:
+        if since is None or done - first < _TOLD_AFTER or done == since[0]:
             return
-        told = True
         each_s = (now() - since[1]) / (done - since[0])
+        first, since = done, None
         left = timedelta(seconds=round(each_s * (total - done)))
-        if left.total_seconds() >= _LONG_S:
-            until = datetime.fromtimestamp(now()).astimezone() + left
+        if told := left.total_seconds() >= _LONG_S:
+            until = datetime.now().astimezone() + left
             tell(f"{total - done:,} of {total:,} to go, {each_s:.2g} s each: about {left}, until {until:%a %H:%M}")
 
     return update

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from nas import defaults
-from nas.block_cache import BlockCache
 from nas.data import ImageData, describe_data, load_data, resolved
 from nas.devices import Device, Fingerprint, KitDevice, Precision, parse_device
 from nas.files import exclusive_lock, make_folder, read_document, write_atomic
 from nas.front import Front
-from nas.ledger import Ledger
+from nas.ledger import Ledger, accuracy_evaluator
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from nas.training_record import TrainingRecord, find_record
@@ -25,6 +24,7 @@ from search_spaces.language import NetworkSpace
 from search_spaces.space_file import parse_space, read_space_file
 
 if TYPE_CHECKING:
+    from nas.block_cache import BlockCache
     from nas.evaluate import SubnetEvaluator
 
 # The splits belong to the run, not to a command: had every command's --seed its own, a search could be validated on
@@ -148,6 +148,12 @@ class Run:
             raise InputError(f"{self.path} has no trained supernet; run `nas train{run_option(self.path)}` first")
         return record
 
+    def known_accuracies(self) -> dict[tuple[int, ...], float]:
+        """Return the search-validation accuracy of every network that was evaluated with these weights, by genome."""
+        return self.ledger.values(
+            accuracy_evaluator(self.require_supernet().supernet_hash, "validation"), self.space.hash
+        )
+
     def evaluator(self, data: ImageData | None = None, *, workers: int = 1) -> SubnetEvaluator:
         """Return what evaluates the run's subnets; loads torch, the supernet, and the images if they are not given."""
         from nas.evaluate import SubnetEvaluator
@@ -165,6 +171,8 @@ class Run:
 
     def block_cache(self, batch: int = 1, precision: Precision = "fp32") -> BlockCache:
         """Return the exported blocks for batches of a size, shared by all devices."""
+        from nas.block_cache import BlockCache
+
         return BlockCache(self.path / "blocks", batch, precision)
 
     def lut_path(self, device: Device) -> Path:
@@ -274,6 +282,11 @@ def require_same_images(data: ImageData, record: TrainingRecord) -> None:
 def run_option(path: Path) -> str:
     """Return what to add to a command that is shown to the user, so that it means this run."""
     return "" if path == defaults.RUN else f" --run {path}"
+
+
+def device_option(name: str) -> str:
+    """Return what to add to a command that is shown to the user, so that it means this device."""
+    return "" if name == defaults.DEVICE else f" --device {name}"
 
 
 def _new_settings(space: str, data: str) -> RunSettings:

@@ -39,8 +39,18 @@ def in_words(count: int) -> str:
     return f"{count // 10 ** (exponent - 2) / 100:.2f}e+{exponent:02}"
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str, left: int = 1) -> None:
-    """Print a table, its first columns aligned to the left and the others, which are figures, to the right."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str, left: int = 1, whole: int = 0
+) -> None:
+    """Print a table, its first columns aligned to the left and the others, which are figures, to the right.
+
+    Args:
+        columns: their titles.
+        rows: a text for each.
+        title: of the table.
+        left: how many columns are aligned to the left.
+        whole: how many of the first columns have no line breaks, however narrow the terminal is.
+    """
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -48,7 +58,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position < left else "right", overflow="fold")
+        table.add_column(
+            column, justify="left" if position < left else "right", overflow="fold", no_wrap=position < whole
+        )
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     Console().print(table)

@@ -23,7 +23,7 @@ from nas.sandwich import Sandwich
 from nas.sandwich_step import Answers, SandwichStep
 from nas.supernet import Supernet, channels_last
 from nas.teacher import SoftLabels, Teacher, kept_answers
-from nas.training_log import require_tensorboard
+from nas.training_log import LOG_FILE, require_tensorboard
 from nas.training_record import (
     WEIGHTS_FILE,
     Accelerator,
@@ -38,7 +38,6 @@ from search_spaces.documents import pretty_json
 from search_spaces.errors import InputError, MachineError, first_line
 from search_spaces.language import NetworkSpace
 
-LOG_FILE = "training.csv"
 _NOT_SHARED = "{} is not what the first process has written: all need the same file system"
 
 

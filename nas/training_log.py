@@ -12,7 +12,10 @@ import numpy as np
 
 from nas.data.images import Labels
 from nas.files import make_folder, write_atomic
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, MachineError
+
+LOG_FILE = "training.csv"
+"""Its name beside the weights."""
 
 _CHANCE_WINDOW = 100  # steps over which a subnet is watched
 
@@ -67,6 +70,18 @@ class TrainingLog:
         self.write()
         if self._events is not None:
             self._events.close()
+
+
+def steps_logged(path: Path) -> int:
+    """Return how many steps a log tells of, 0 where there is none; raises `MachineError` if it cannot be read."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise MachineError(f"cannot read {path}: {error.strerror}") from None
+    steps = [step for line in lines if math.isfinite(step := _step_of(line))]
+    return int(steps[-1]) + 1 if steps else 0
 
 
 def require_tensorboard() -> None:

@@ -79,7 +79,7 @@ class SustainedRatio:
     """
 
     ratio: Annotated[float, Field(gt=0)]
-    mape_percent: float
+    mape_percent: Annotated[float, Field(ge=0)]
 
 
 @document
@@ -207,7 +207,7 @@ class LatencyPredictor(CalibratedCost):
     @property
     def margin(self) -> float:
         """How much slower than predicted a network may be: 90 % of the held-out ones stay within; never negative."""
-        return max(0.0, float(np.quantile(self._ratios(), 0.9)) - 1.0)
+        return max(0.0, float(np.quantile(self.held_out_ratios(), 0.9)) - 1.0)
 
     def interval(self, genomes: Genomes, coverage: float = 0.9) -> tuple[Values, Values]:
         """Return where a measurement is expected, ms, ``float64[n]`` each: split-conformal from the held-out networks.
@@ -219,15 +219,15 @@ class LatencyPredictor(CalibratedCost):
         Raises:
             InputError: the held-out networks are too few for that coverage.
         """
-        errors = np.sort(np.abs(self._ratios() - 1.0))
+        errors = np.sort(np.abs(self.held_out_ratios() - 1.0))
         rank = math.ceil((len(errors) + 1) * coverage)
         if not 0.0 < coverage < 1.0 or rank > len(errors):
             raise InputError(f"{len(errors)} held-out networks give no interval of coverage {coverage:g}")
         predicted, width = self.predict(genomes), errors[rank - 1]
         return predicted * (1.0 - width), predicted * (1.0 + width)
 
-    def _ratios(self) -> Values:
-        """Return measured over predicted latency of the held-out networks."""
+    def held_out_ratios(self) -> Values:
+        """Return measured over predicted latency of the networks that the table was tested on, ``float64[n]``."""
         ratios: Values = truth_ms(self.table.held_out) / self.predict(self._held_out)
         return ratios
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,3 +106,12 @@ def kendall_tau(predicted: Values, true: Values) -> float:
 
 def _ranks_nothing(one: Values, other: Values) -> bool:
     return len(np.unique(one)) < 2 or len(np.unique(other)) < 2
+
+
+def standard_error(accuracy: float, n_images: int) -> float:
+    """Return the binomial standard error of an accuracy in 0..1 counted on `n_images`.
+
+    Two successes and two failures are added (Agresti and Coull 1998): a perfect score on few images is not certain.
+    """
+    share = (accuracy * n_images + 2.0) / (n_images + 4.0)
+    return math.sqrt(share * (1.0 - share) / (n_images + 4.0))

@@ -15,11 +15,11 @@ from PIL import Image
 from nas import present
 from nas.budget import parse_budget
 from nas.devices import parse_device
-from nas.evaluate import standard_error
 from nas.export import read_metadata
 from nas.ledger import LedgerRow
 from nas.run import Run
 from predictors.latency import LatencyPredictor
+from predictors.quality import standard_error
 from tests.command_line import Stage, exported, nas, nas_here, succeed
 from tests.conftest import EVALUATIONS
 from tests.nas.image_folders import save
@@ -59,17 +59,19 @@ def test_every_network_of_the_front_is_inside_the_budget_and_none_beats_another(
     run = Run.existing(search_stage.run, first="nas train")
     front = run.front()
     low, high = front.reachable_ms
+    assert front.budget_ms is not None
     assert front.budget_ms == pytest.approx((low + high) / 2)
     assert front.budget_binds
     assert front.candidates
-    measured = [candidate.measured_latency_ms for candidate in front.candidates]
+    measured = [candidate.latency_ms for candidate in front.candidates]
+    assert all(candidate.measured_latency_ms is not None for candidate in front.candidates)
     safe_ms = front.budget_ms / (1 + run.latency_table(parse_device("cpu")).error.noise_floor_percent / 100)
     assert max(measured) <= safe_ms
     assert measured == sorted(measured)
     accuracies = [candidate.validation_accuracy for candidate in front.candidates]
     assert accuracies == sorted(set(accuracies))
     assert search_stage.finished.json["best"] == front.candidates[-1].id
-    assert all(candidate.measured_latency_ms > safe_ms for candidate in front.dropped)
+    assert all(candidate.latency_ms > safe_ms for candidate in front.dropped)
     for candidate in front.candidates:
         error = standard_error(candidate.validation_accuracy, front.validation_images)
         assert candidate.validation_standard_error == error
@@ -94,7 +96,8 @@ def test_both_arms_of_the_comparison_spent_the_same(search_stage: Stage) -> None
     assert (comparison.against, comparison.against_evaluations) == ("random-predictor", EVALUATIONS)
     assert comparison.hypervolume > 0
     assert comparison.against_hypervolume > 0
-    assert comparison.reference_latency_ms <= front.budget_ms
+    assert front.budget_ms is not None
+    assert comparison.reference["latency_ms"] <= front.budget_ms
 
 
 def evaluations_of(run_path: Path) -> list[LedgerRow]:
@@ -125,7 +128,9 @@ def assert_words_about_the_front(text: str, run: Path) -> None:
     for title in ("id", "val. accuracy", "predicted ms", "measured ms", "params", "MACs"):
         assert title in text
     for candidate in front.candidates:
-        assert f"{candidate.id}{' *' if candidate == front.best else ''} " in text
+        mark = " *" if candidate == front.best else " =" if candidate in front.ties else ""
+        assert f"{candidate.id}{mark} " in text
+    assert front.budget_ms is not None
     assert f"Budget: {front.budget_ms:.4f} ms on cpu, of which the best uses " in text
     assert f"the space is predicted to reach from {low:.4f} ms to {high:.4f} ms." in text
     assert "does not bind" not in text
@@ -137,7 +142,13 @@ def test_a_budget_that_does_not_bind_is_said_not_to(search_stage: Stage, capsys:
     run = Run.existing(search_stage.run, first="nas train")
     budget = parse_budget("10", LatencyPredictor(run.space, run.latency_table(parse_device("cpu"))))
     assert not budget.binds
-    present.front(run, replace(run.front(), budget_ms=budget.limit_ms, budget_binds=budget.binds), as_json=False)
+    present.front(
+        run,
+        replace(run.front(), budget_ms=budget.limit_ms, budget_binds=budget.binds),
+        next_step="",
+        written=True,
+        as_json=False,
+    )
     assert "Budget: 10.000 ms on cpu" in (text := capsys.readouterr().out)
     assert "so the budget does not bind." in text
 

@@ -46,7 +46,9 @@ def keep_budgets(study: Study) -> None:
 def _search(study: Study, number: int, budget_ms: float) -> Rows:
     """Run one search in a run of its own, so that no other budget's evaluations help."""
     run = study.copy(study.run(study.config["seeds"][0]), f"budget-{number}")
-    front = nas("search", "--run", run.path, "--budget-ms", f"{budget_ms:.6f}", "--seed", number)
+    evaluations = study.config["worth"]["evaluations"]
+    options = ("--budget-ms", f"{budget_ms:.6f}", "--evaluations", evaluations, "--seed", number)
+    front = nas("search", "--run", run.path, *options)
     low, high = front["reachable_ms"]
     return [
         {

@@ -18,14 +18,14 @@ from spread import random_networks
 from experiments.scratch import train_alone
 from experiments.study import Rows
 from nas.baseline import image_input, plan_baseline, steps_within
-from nas.budget import Budget, parse_budget
 from nas.data import ImageData
-from nas.evaluate import standard_error
 from nas.fitting import images_seen
 from nas.front import Candidate
+from nas.goal import Goal, parse_goal
 from nas.subnet_search import SearchSettings, search_subnets, validate_front
 from nas.training_record import TrainingConfig
 from predictors.latency import LatencyPredictor
+from predictors.quality import standard_error
 from search_spaces.presets import find_preset
 from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
@@ -78,24 +78,23 @@ def contenders(study: Study, seed: int, equal: str) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(seed=seed, weights="own", equal=equal)
 
 
-def _budget(study: Study, latency: LatencyPredictor) -> Budget:
-    return parse_budget(study.config["worth"]["budget"], latency)
+def _goal(study: Study, latency: LatencyPredictor) -> Goal:
+    return parse_goal(latency, study.config["worth"]["budget"])
 
 
 def _search(study: Study, seed: int, arm: str) -> Rows:
     """Search and validate in a run of its own; the cost is the supernet's training and this search, in full."""
     run = study.copy(study.run(seed), ARMS[arm])
-    latency, evaluator = study.latency(run), run.evaluator()
-    budget = _budget(study, latency)
+    evaluator, goal = run.evaluator(), _goal(study, study.latency(run))
     settings = SearchSettings(evaluations=study.config["worth"]["evaluations"], strategy=ARMS[arm], seed=seed)
     started = time.perf_counter()
-    outcome = search_subnets(evaluator, latency, budget, settings)
-    front = validate_front(outcome, evaluator, latency, budget, settings, device=study.device, cache=run.block_cache())
+    outcome = search_subnets(evaluator, goal, settings)
+    front = validate_front(outcome, evaluator, goal, settings, device=study.device, cache=run.block_cache())
     record = run.require_supernet()
     cost = {
         "seconds": record.seconds + time.perf_counter() - started,
         "images_seen": images_seen(record.trained, evaluator.data),
-        "budget_ms": budget.limit_ms,
+        "budget_ms": goal.budget.limit_ms,
     }
     test = evaluator.evaluate_on_test(_genomes(front.candidates))
     images = len(evaluator.data.split("test").labels)
@@ -122,7 +121,7 @@ def _search(study: Study, seed: int, arm: str) -> Rows:
 def _random_architectures(study: Study, seed: int) -> Rows:
     run = study.copy(study.run(seed), "chance")
     latency, evaluator = study.latency(run), run.evaluator()
-    limit = _budget(study, latency).predicted_limit_ms
+    limit = _goal(study, latency).budget.predicted_limit_ms
     count = study.config["worth"]["random_networks"]
     groups: list[tuple[bool, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.bool_]]]] = [
         (False, lambda predicted: predicted <= limit),

@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from nas.engine.problem import Problem, Values
-from nas.ledger import Ledger, LedgerFailure, LedgerRow
+from nas.ledger import Genes, Ledger, LedgerFailure, LedgerRow
 from search_spaces.documents import content_hash
 from search_spaces.space import Genomes
-
-Genes = tuple[int, ...]
 
 
 @dataclass(slots=True)

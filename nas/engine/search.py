@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,16 @@ from nas.defaults import STRATEGY
 from nas.engine.objectives import Constraint, Evaluate, Objective
 from nas.engine.pool import refuse_empty
 from nas.engine.problem import Problem, call_costly
-from nas.engine.records import Genes, Outcome, Records
+from nas.engine.records import Outcome, Records
 from nas.engine.result import Evaluation, SearchResult, make_result
 from nas.engine.strategies import make_strategy
+from nas.ledger import Genes
 from nas.progress import Progress, no_progress
 from search_spaces.errors import CheckError, InputError, unknown_name
 from search_spaces.space import Genomes, SearchSpace
+
+TIME_IS_OVER = "the time limit is over"
+"""Why a search has stopped, where it is that."""
 
 _FAILURES_ALLOWED = 5  # and always as many as there are successes
 # So many of the networks still to come may yet succeed: failures in a row must not end a batch that is mostly well, nor
@@ -39,6 +45,7 @@ def search(
     known: npt.ArrayLike | None = None,
     features: Evaluate | None = None,
     min_gain: float = 0.0,
+    time_limit_s: float | None = None,
     progress: Progress = no_progress,
 ) -> SearchResult:
     """Find the networks that trade off the objectives best and keep the constraints, with few costly evaluations.
@@ -58,6 +65,7 @@ def search(
         features: more that is known about genomes, ``f(genomes int16[n, g]) -> float[n, k]``; helps to predict.
         min_gain: end when the strategy expects less relative gain in hypervolume from its best candidate, three rounds
             in a row; strategies that expect nothing never end so.
+        time_limit_s: end after the evaluation during which so many seconds have passed.
         progress: told of evaluations.
 
     Raises:
@@ -68,10 +76,13 @@ def search(
     """
     if evaluations < 1:
         raise InputError(f"evaluations must be at least 1, got {evaluations}")
+    if time_limit_s is not None and not time_limit_s >= 0.0:
+        raise InputError(f"time_limit_s must be a number of seconds, got {time_limit_s}")
     loop = Search(
         space, objectives, constraints, strategy=strategy, seed=seed, ledger=ledger, known=known, features=features
     )
     stopped = "all evaluations are spent"
+    deadline_s = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
     progress(0, evaluations)
     while loop.evaluations < evaluations:
         genomes = loop.ask(evaluations - loop.evaluations)
@@ -79,7 +90,14 @@ def search(
             stopped = f"the expected gain is below {min_gain:g}"
             break
         done = loop.evaluations
-        loop.evaluate(genomes, progress=lambda part, _, done=done: progress(done + part, evaluations))  # type: ignore[misc]
+        loop.evaluate(
+            genomes,
+            until=lambda: time.monotonic() >= deadline_s,
+            progress=lambda part, _, done=done: progress(done + part, evaluations),  # type: ignore[misc]
+        )
+        if time.monotonic() >= deadline_s:
+            stopped = TIME_IS_OVER
+            break
         if not len(genomes) and loop.evaluations < evaluations:
             stopped = "no new networks are left"
             break
@@ -200,10 +218,17 @@ class Search:
                     self._fail(outcome, metric, genes, f"{self._problem.metrics[metric]} was told as {value}")
         self._absorb(outcomes)
 
-    def evaluate(self, genomes: npt.ArrayLike, *, progress: Progress = no_progress) -> None:
+    def evaluate(
+        self, genomes: npt.ArrayLike, *, until: Callable[[], bool] = lambda: False, progress: Progress = no_progress
+    ) -> None:
         """Evaluate networks by the functions that the objectives and constraints have, and tell them.
 
         One at a time: each figure is in the ledger as soon as it is there, and a failure is one network's own.
+
+        Args:
+            genomes: ``int16[n, n_genes]``, none of them told before.
+            until: asked after each; the others are left out once it says so.
+            progress: told of each.
 
         Raises:
             InputError: a costly objective has no function, or a network was told before.
@@ -217,6 +242,8 @@ class Search:
                 outcomes[genes] = self._evaluated(genes)
                 self._refuse_failures(outcomes, hope=min(len(asked) - done, _HOPE))
                 progress(done, len(asked))
+                if until():
+                    break
         finally:
             # Also when it is interrupted: what is finished is known.
             self._absorb(outcomes)

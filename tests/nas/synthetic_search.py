@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from nas.budget import Budget, parse_budget
+from nas.budget import Budget
 from nas.data import SplitName
 from nas.evaluate import SubnetEvaluator
+from nas.finalists import Evaluated
+from nas.goal import Goal, parse_goal
 from nas.ledger import Ledger
 from nas.progress import Progress, no_progress
-from nas.subnet_search import Arm, SearchOutcome, SearchSettings, search_subnets
+from nas.subnet_search import SearchOutcome, SearchSettings, search_subnets
 from search_spaces.space import Genomes
 from search_spaces.tiny import tiny
 from tests.nas.synthetic_latency import synthetic_latency
@@ -82,19 +84,32 @@ class Search:
     """A finished search and what it was made with."""
 
     evaluator: SyntheticEvaluator
-    budget: Budget
+    goal: Goal
     outcome: SearchOutcome
 
     @property
-    def arms(self) -> list[Arm]:
-        """The search's own arm, and the one it is compared with."""
+    def budget(self) -> Budget:
+        """What latency had to keep."""
+        return self.goal.budget
+
+    @property
+    def limit_ms(self) -> float:
+        """The budget itself."""
+        assert self.budget.limit_ms is not None
+        return self.budget.limit_ms
+
+    @property
+    def arms(self) -> list[Evaluated]:
+        """What the search found, and what the strategy found that it is compared with."""
         return [arm for arm in (self.outcome.found, self.outcome.compared) if arm is not None]
 
 
 def search(
     folder: Path,
-    budget: str = "50%",
+    budget: str | None = "50%",
     *,
+    objectives: Sequence[str] = (),
+    bounds: Mapping[str, float] | None = None,
     settings: SearchSettings = SETTINGS,
     known: Genomes | None = None,
     accuracy: Callable[[Genomes], Values] = synthetic_accuracy,
@@ -105,5 +120,5 @@ def search(
     if known is not None:
         evaluator.evaluate(known)
         evaluator.truly_evaluated.clear()
-    limit = parse_budget(budget, LATENCY)
-    return Search(evaluator, limit, search_subnets(evaluator, LATENCY, limit, settings, progress=progress))
+    goal = parse_goal(LATENCY, budget, objectives=objectives, bounds=bounds)
+    return Search(evaluator, goal, search_subnets(evaluator, goal, settings, progress=progress))

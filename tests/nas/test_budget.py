@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 
 import numpy as np
 import pytest
 
-from nas.budget import Budget, parse_budget
+from nas.budget import Budget, parse_budget, parse_statistic
 from predictors.latency import LatencyPredictor
 from search_spaces.errors import InputError
 from search_spaces.tiny import tiny
@@ -105,6 +107,7 @@ def test_predictions_keep_the_margin_of_the_table_and_measurements_its_noise(
     budget = parse_budget("50%", latency)
     assert budget.margin == latency.margin
     assert 0 < budget.margin < 0.1
+    assert budget.limit_ms is not None
     assert budget.predicted_limit_ms * (1 + budget.margin) == pytest.approx(budget.limit_ms)
     assert reachable[0] < budget.predicted_limit_ms < budget.limit_ms
     assert budget.noise * 100 == pytest.approx(latency.table.error.noise_floor_percent)
@@ -113,5 +116,44 @@ def test_predictions_keep_the_margin_of_the_table_and_measurements_its_noise(
 
 
 def test_the_margin_never_excludes_the_fastest_network() -> None:
-    budget = Budget(limit_ms=1.001, reachable_ms=(1.0, 9.0), margin=0.05, noise=0.0)
+    budget = Budget(limit_ms=1.001, reachable_ms=(1.0, 9.0), margin=0.05, wide_margin=0.1, noise=0.0)
     assert budget.predicted_limit_ms == 1.0
+
+
+def test_where_nobody_measures_the_margin_is_that_of_the_worst_prediction(latency: LatencyPredictor) -> None:
+    budget = parse_budget("50%", latency)
+    assert budget.limit_ms is not None
+    assert budget.wide_margin == latency.held_out_ratios().max() - 1.0 > budget.margin
+    assert budget.unmeasured_limit_ms * (1 + budget.wide_margin) == pytest.approx(budget.limit_ms)
+
+
+def test_no_budget_bounds_nothing(latency: LatencyPredictor, reachable: tuple[float, float]) -> None:
+    budget = parse_budget(None, latency)
+    assert (budget.limit_ms, budget.binds, budget.reachable_ms) == (None, False, reachable)
+    assert budget.predicted_limit_ms == budget.measured_limit_ms == budget.unmeasured_limit_ms == math.inf
+
+
+def test_a_budget_at_a_percentile_is_one_of_running_back_to_back(latency: LatencyPredictor) -> None:
+    plain, sustained = parse_budget("50%", latency), parse_budget("50%", latency, at="p90")
+    told = latency.table.sustained["p90"]
+    assert told.ratio > 1.01
+    assert sustained.reachable_ms == pytest.approx([end * told.ratio for end in plain.reachable_ms])
+    assert plain.limit_ms is not None
+    assert sustained.limit_ms == pytest.approx(plain.limit_ms * told.ratio)
+    # What a percentile varies by comes to what the table's predictions err by.
+    assert told.mape_percent > 0
+    assert 1 + sustained.margin == pytest.approx((1 + plain.margin) * (1 + told.mape_percent / 100))
+    assert sustained.wide_margin > sustained.margin
+    assert sustained.noise == max(plain.noise, told.mape_percent / 100)
+
+
+def test_a_percentile_that_the_table_does_not_tell_is_refused(latency: LatencyPredictor) -> None:
+    table = dataclasses.replace(latency.table, sustained={})
+    with pytest.raises(InputError, match="does not tell p50"):
+        parse_budget("50%", LatencyPredictor(latency.space, table), at="p50")
+
+
+def test_an_unknown_statistic_is_refused_naming_those_there_are() -> None:
+    assert [parse_statistic(name) for name in ("min", "p50", "p90")] == ["min", "p50", "p90"]
+    with pytest.raises(InputError, match="--budget-at is min, p50 or p90, not 'p99'"):
+        parse_statistic("p99")

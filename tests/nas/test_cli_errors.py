@@ -87,7 +87,7 @@ def test_benching_a_run_before_exporting_names_export(searched_run: Path) -> Non
         (("build-lut", "--device", "cpo"), "unknown device 'cpo'; did you mean 'cpu'?"),
         (("build-lut", "--device", "cpu:thread=2"), "did you mean 'threads'?"),
         (("build-lut", "--device", "cpu:threads=0"), "threads"),
-        (("search",), "--budget-ms"),
+        (("search",), "there is no run in runs/default; run `nas train` first"),
         (("data", "shwo"), "Did you mean 'show'?"),
         (("data", "show", "--out", "samples.jpg"), "samples.jpg should end in .png"),
         (("data", "show", "--data", "cluter"), "did you mean 'clutter'?"),
@@ -251,7 +251,7 @@ def test_a_damaged_file_is_named(copied: Path, file: str, arguments: tuple[str, 
 @pytest.mark.parametrize("name", ["ledger.db", "supernet/weights.safetensors"])
 def test_a_damaged_store_is_named(copied: Path, name: str) -> None:
     (copied / name).write_bytes(b"neither a database nor weights")
-    assert str(copied / name) in refusal(nas_here(*SEARCH, "--run", copied))
+    assert str(copied / name) in refusal(nas_here(*SEARCH, "--evaluations", 40, "--run", copied))
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from nas.data import ImageData, ImageSplit, SplitName
-from nas.evaluate import BATCH_SIZE, CALIBRATION_IMAGES, SubnetEvaluator, accuracy, standard_error
+from nas.evaluate import BATCH_SIZE, CALIBRATION_IMAGES, SubnetEvaluator, accuracy
 from nas.ledger import Ledger
 from nas.supernet import Supernet, extract
+from predictors.quality import standard_error
 from search_spaces.errors import CheckError
 from search_spaces.space import Genomes
 from search_spaces.tiny import tiny

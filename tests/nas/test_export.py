@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from nas import export
 from nas.devices import LocalDevice
-from nas.evaluate import SubnetEvaluator, standard_error
+from nas.evaluate import SubnetEvaluator
 from nas.export import MODEL_FILE, PARITY_LIMIT, RECORD_FILE, ExportedModel, read_metadata
 from nas.files import read_document, sha256_file
 from nas.front import Candidate, Front
@@ -23,6 +23,7 @@ from nas.lut import STATISTIC
 from nas.run import Run
 from nas.runtime import open_session
 from nas.supernet import Supernet
+from predictors.quality import standard_error
 from search_spaces.spec import NetworkSpec
 from tests.command_line import Stage, nas_here, refusal, succeed
 from tests.source_tree import ROOT, WHEEL_PACKAGES, source_files
@@ -60,6 +61,7 @@ def test_the_best_network_is_one_file_and_its_record(model_path: Path, record: E
     assert record.candidate == front.best
     assert record.sha256 == sha256_file(model_path)
     assert record.supernet_hash == front.supernet_hash
+    assert record.budget_ms is not None
     assert record.inside_budget == (record.latency_ms <= record.budget_ms == front.budget_ms)
     assert 0 <= record.parity <= PARITY_LIMIT == 1e-4
 

@@ -40,11 +40,15 @@ FRONT = Front(
     device="cpu",
     fingerprint_hash="cafe",
     budget_ms=4.0,
+    budget_at="min",
+    bounds={},
+    objectives=("latency_ms",),
     reachable_ms=(0.5, 8.25),
     budget_binds=True,
     margin=0.02,
     seed=0,
     evaluations=96,
+    known=120,
     validation_images=360,
     candidates=CANDIDATES,
     dropped=(candidate("dddddddddd", 0.9, 4.5),),
@@ -55,8 +59,7 @@ FRONT = Front(
         against="random",
         against_evaluations=96,
         against_hypervolume=1.25,
-        reference_error=0.5,
-        reference_latency_ms=4.0,
+        reference={"error": 0.5, "latency_ms": 4.0},
     ),
 )
 
@@ -65,6 +68,24 @@ def test_the_best_is_the_most_accurate_and_the_fastest_of_equals() -> None:
     assert FRONT.best.id == "beef000000"
     assert FRONT.pick("best") is FRONT.best
     assert dataclasses.replace(FRONT, candidates=CANDIDATES[::-1]).best.id == "beef000000"
+
+
+def test_ties_are_within_one_standard_error_of_the_best() -> None:
+    best, close, far = (
+        candidate(name, accuracy, 2.0) for name, accuracy in zip("abc", (0.8, 0.791, 0.789), strict=True)
+    )
+    front = dataclasses.replace(FRONT, candidates=(far, close, best))
+    assert front.best == best
+    assert best.validation_standard_error == 0.01
+    assert front.ties == (close,)
+
+
+def test_a_network_that_nobody_measured_has_its_predicted_latency() -> None:
+    unmeasured = dataclasses.replace(CANDIDATES[0], measured_latency_ms=None)
+    assert (CANDIDATES[0].latency_ms, unmeasured.latency_ms) == (1.0, 1.01)
+    assert dataclasses.replace(FRONT, candidates=(unmeasured,)).within(1.0, device="cpu", supernet_hash="5eed") is None
+    sustained = dataclasses.replace(FRONT, budget_at="p50")
+    assert sustained.within(9.0, device="cpu", supernet_hash="5eed") is None
 
 
 @pytest.mark.parametrize("expected", [each.id for each in CANDIDATES])
@@ -126,7 +147,7 @@ def test_a_front_comes_back_from_its_file_as_it_was(tmp_path: Path, front: Front
         ("budget_ms", "4", "budget_ms"),
         ("candidates", [{"id": "0a1b2c3d4e"}], "candidates"),
         ("supernet", "5eed", "supernet"),
-        ("format_version", 2, "newer"),
+        ("format_version", 3, "newer"),
         ("margin", None, "margin"),
         ("candidates", [], "candidates"),
     ],

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from nas.block_cache import BlockCache
-from nas.evaluate import standard_error
+from nas.finalists import FINALISTS
 from nas.front import Front
 from nas.ledger import Ledger
-from nas.subnet_search import FINALISTS, validate_front
+from nas.subnet_search import validate_front
+from predictors.quality import standard_error
 from search_spaces.errors import CheckError, InputError
 from tests.nas.synthetic_latency import ChosenDevice, genomes_by_id, hollow_cache
 from tests.nas.synthetic_search import (
@@ -61,7 +62,7 @@ class Validator:
     def run(self, latency_ms: Callable[[str], float]) -> Validation:
         device = ChosenDevice(latency_ms, [])
         front = validate_front(
-            self.search.outcome, self.evaluator, LATENCY, self.search.budget, SETTINGS, device=device, cache=self.cache
+            self.search.outcome, self.evaluator, self.search.goal, SETTINGS, device=device, cache=self.cache
         )
         return Validation(front, device.asked)
 
@@ -87,11 +88,12 @@ def test_the_front_is_sorted_non_dominated_and_inside_the_budget(validator: Vali
     measured = {name: latency * float(rng.uniform(0.95, 1.05)) for name, latency in validator.predicted_ms.items()}
     front = validator.run(measured.__getitem__).front
     assert len(front.candidates) > 3
-    latencies = [candidate.measured_latency_ms for candidate in front.candidates]
+    latencies = [candidate.latency_ms for candidate in front.candidates]
+    assert all(candidate.measured_latency_ms == candidate.latency_ms for candidate in front.candidates)
     accuracies = [candidate.validation_accuracy for candidate in front.candidates]
     assert latencies == sorted(set(latencies))
     assert accuracies == sorted(set(accuracies))
-    assert latencies[-1] <= front.budget_ms == validator.search.budget.limit_ms
+    assert latencies[-1] <= validator.search.limit_ms == front.budget_ms
     assert front.best == front.candidates[-1]
 
 
@@ -122,6 +124,8 @@ def test_the_front_says_what_it_was_made_from(validator: Validator) -> None:
     assert (front.space_hash, front.supernet_hash, front.device) == (SPACE.hash, "5eed", "cpu")
     assert front.fingerprint_hash == LATENCY.table.fingerprint_hash
     assert (front.budget_ms, front.reachable_ms, front.margin) == (budget.limit_ms, budget.reachable_ms, budget.margin)
+    assert (front.budget_at, front.bounds, front.objectives) == ("min", {}, ("latency_ms",))
+    assert front.known == len(validator.evaluator.values)
     assert (front.seed, front.evaluations, front.validation_images) == (0, 44, IMAGES)
     assert front.budget_binds
 
@@ -162,7 +166,7 @@ def test_what_is_measured_outside_the_budget_is_dropped_and_said(validator: Vali
     front = validator.run((ms | {best: limit * (1 + 1e-9), other: limit}).__getitem__).front
     assert [candidate.id for candidate in front.dropped] == [best]
     assert best not in {candidate.id for candidate in front.candidates}
-    assert all(candidate.measured_latency_ms <= limit for candidate in front.candidates)
+    assert all(candidate.latency_ms <= limit for candidate in front.candidates)
     with pytest.raises(InputError):
         front.pick(best)
     alone = validator.run(lambda name: limit if name == other else 2 * limit).front
@@ -171,7 +175,7 @@ def test_what_is_measured_outside_the_budget_is_dropped_and_said(validator: Vali
 
 
 def test_finalists_that_are_all_outside_are_a_failed_check_naming_the_fastest(validator: Validator) -> None:
-    limit = validator.search.budget.limit_ms
+    limit = validator.search.limit_ms
     ms = validator.predicted_ms
     with pytest.raises(CheckError) as failure:
         validator.run(lambda name: limit + ms[name])
@@ -183,9 +187,9 @@ def test_finalists_that_are_all_outside_are_a_failed_check_naming_the_fastest(va
 def test_the_comparison_holds_both_hypervolumes_at_one_reference(validator: Validator) -> None:
     comparison = validator.run(validator.predicted_ms.__getitem__).front.comparison
     assert comparison is not None
-    limit = validator.search.budget.limit_ms
+    limit = validator.search.limit_ms
     worst = max(arm.objectives[:, 0].max() for arm in validator.search.arms)
-    assert (comparison.reference_error, comparison.reference_latency_ms) == (worst, limit)
+    assert comparison.reference == {"error": worst, "latency_ms": limit}
     assert (comparison.strategy, comparison.against) == ("predictor", "random-predictor")
     assert comparison.evaluations == comparison.against_evaluations == 44
     stated = (comparison.hypervolume, comparison.against_hypervolume)
@@ -212,5 +216,5 @@ def test_a_budget_that_does_not_bind_is_compared_inside_the_reachable_range(tmp_
     assert not front.budget_binds
     assert front.dropped == ()
     assert front.comparison is not None
-    assert front.comparison.reference_latency_ms == LATENCY.dearest()[0]
+    assert front.comparison.reference["latency_ms"] == LATENCY.dearest()[0]
     assert front.comparison.hypervolume > 0

@@ -103,6 +103,12 @@ def test_how_long_it_will_take_is_told_once_after_fifty_units(start: int) -> Non
     assert not paced(slow_start[:50], 1050)
 
 
+def test_what_is_only_looked_up_at_first_is_not_taken_for_the_pace() -> None:
+    found = [(done, 0.0 if done < 60 else 0.5 * (done - 59)) for done in range(200)]
+    (told,) = paced(found, 1050)
+    assert told.startswith("950 of 1,050 to go, 0.5 s each: about 0:07:55")
+
+
 def test_nothing_is_told_of_what_is_short_or_reported_late() -> None:
     assert not paced([(done, 0.5 * done) for done in range(101)], 100)
     assert not paced([(0, 0.0), (5000, 9.0)], 6000)
@@ -120,7 +126,7 @@ with progress_bar("counting [all]") as progress:
 """
     code, _, shown = on_a_terminal(sys.executable, "-c", program)
     assert code == 0
-    assert re.search(r"counting \[all\]: 99,950 of 100,000 to go, 0.00\d+ s each: about 0:0\d:\d\d, until ", shown)
+    assert re.search(r"counting \[all\]: 99,950 of 100,000 to go, 0\.\d+ s each: about 0:0\d:\d\d, until ", shown)
 
 
 def test_nothing_is_shown_where_there_is_no_terminal() -> None:

@@ -1,0 +1,180 @@
+"""What a search is for: a budget of latency, bounds on sizes, and the costs that are traded against accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nas import defaults
+from nas.budget import Budget, Statistic, parse_budget, rounded_up
+from nas.engine.objectives import Constraint, Evaluate, Objective
+from predictors.additive import AdditiveCost
+from predictors.latency import LatencyPredictor
+from search_spaces.errors import InputError, unknown_name
+from search_spaces.language import NetworkSpace
+from search_spaces.space import Genomes
+
+Values = npt.NDArray[np.float64]
+
+LATENCY = "latency_ms"
+DEFAULT_OBJECTIVES = (LATENCY,)
+ACCURACY = "accuracy"
+_BOUND_OPTIONS = {"params": "max-params", "file_mb": "max-size-mb", "memory_mb": "max-memory-mb"}
+
+
+class Cost(Protocol):
+    """A figure that is known of every network of a space, and the ends of what it can be."""
+
+    def predict(self, genomes: Genomes) -> Values:
+        """Return the cost of canonical genomes ``int16[n, n_genes]``, ``float64[n]``."""
+
+    def cheapest(self) -> tuple[float, Genomes]:
+        """Return the smallest cost and a genome ``int16[n_genes]`` that has it."""
+
+    def dearest(self) -> tuple[float, Genomes]:
+        """Return the largest cost and a genome ``int16[n_genes]`` that has it."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A request that some network of the space is known to keep.
+
+    Attributes:
+        latency: predicts the latency of networks on the device.
+        budget: upper bound of it.
+        objectives: names of the costs that are traded off with accuracy.
+        bounds: largest values of costs, by name.
+    """
+
+    latency: LatencyPredictor
+    budget: Budget
+    objectives: tuple[str, ...]
+    bounds: Mapping[str, float]
+
+    @property
+    def space(self) -> NetworkSpace:
+        """What is searched."""
+        return self.latency.space
+
+    @cached_property
+    def costs(self) -> dict[str, Cost]:
+        """All costs that are known of networks on the device, by name."""
+        return exact_costs(self.latency)
+
+    @property
+    def options(self) -> str:
+        """What to add to a command that is shown to the user, so that it asks for the same."""
+        table, budget = self.latency.table, self.budget
+        parts = [f" --device {table.device}"] if table.device != defaults.DEVICE else []
+        parts += [] if budget.limit_ms is None else [f" --budget-ms {budget.limit_ms:.10g}"]
+        parts += [f" --budget-at {budget.at}"] if budget.at != "min" else []
+        parts += [f" --{_BOUND_OPTIONS[name]} {limit:.10g}" for name, limit in self.bounds.items()]
+        parts += [f" --objective {name}" for name in self.objectives if self.objectives != DEFAULT_OBJECTIVES]
+        return "".join(parts)
+
+    def reachable(self, name: str) -> tuple[float, float]:
+        """Return the smallest and the largest value of a cost in the space."""
+        if name == LATENCY:
+            return self.budget.reachable_ms
+        return self.costs[name].cheapest()[0], self.costs[name].dearest()[0]
+
+    def most(self, name: str) -> float:
+        """Return the largest value of a cost that the goal allows, and that can be reached."""
+        limit = self.budget.limit_ms if name == LATENCY else self.bounds.get(name)
+        return min(math.inf if limit is None else limit, self.reachable(name)[1])
+
+    def predict(self, name: str, genomes: Genomes) -> Values:
+        """Return a cost of canonical genomes ``int16[n, n_genes]``, ``float64[n]``; latency as the budget counts it."""
+        scale = self.budget.ratio if name == LATENCY else 1.0
+        return self.costs[name].predict(genomes) * scale
+
+    def predicted(self, genomes: Genomes) -> Values:
+        """Return the costs that are traded off, ``float64[n, n_objectives]``."""
+        return np.stack([self.predict(name, genomes) for name in self.objectives], axis=1)
+
+    def keeps(self, genomes: Genomes, *, limit_ms: float) -> npt.NDArray[np.bool_]:
+        """Return which canonical genomes keep all bounds and a predicted latency, ``bool[n]``."""
+        kept = np.ones(len(genomes), dtype=np.bool_)
+        for name, limit in (*self.bounds.items(), (LATENCY, limit_ms)):
+            kept &= self.predict(name, genomes) <= limit
+        return kept
+
+    def asked_of(self, accuracy: Evaluate) -> tuple[list[Objective], list[Constraint]]:
+        """Return the goal as the engine takes it, with a costly function for accuracy."""
+
+        def function(name: str) -> Evaluate:
+            return lambda genomes: self.predict(name, genomes)
+
+        objectives = [Objective(ACCURACY, accuracy, maximize=True, costly=True)]
+        objectives += [Objective(name, function(name)) for name in self.objectives]
+        limits = dict(self.bounds)
+        if self.budget.limit_ms is not None:
+            limits[LATENCY] = self.budget.predicted_limit_ms
+        constraints = [
+            Constraint(name, upper=limit, evaluate=None if name in self.objectives else function(name))
+            for name, limit in limits.items()
+        ]
+        return objectives, constraints
+
+    def cheapest(self) -> Genomes:
+        """Return the networks that are cheapest in what is bounded, those of them that keep all bounds."""
+        names = dict.fromkeys([LATENCY, *self.bounds])
+        genomes = self.space.unique(np.stack([self.costs[name].cheapest()[1] for name in names]))
+        kept: Genomes = genomes[self.keeps(genomes, limit_ms=self.budget.predicted_limit_ms)]
+        return kept
+
+
+def exact_costs(latency: LatencyPredictor) -> dict[str, Cost]:
+    """Return what is known of all networks of a table's space: latency, parameters, MACs, and the sizes it tells."""
+    space, table = latency.space, latency.table
+    return {
+        LATENCY: latency,
+        "params": AdditiveCost.of(space, lambda block: block.params()),
+        "macs": AdditiveCost.of(space, lambda block: block.macs()),
+        **{name: fit.cost(space, table.precision) for name, fit in table.sizes.items()},
+    }
+
+
+def parse_goal(
+    latency: LatencyPredictor,
+    budget: str | None = None,
+    *,
+    at: Statistic = "min",
+    objectives: Iterable[str] = (),
+    bounds: Mapping[str, float | None] | None = None,
+) -> Goal:
+    """Read what a search is for.
+
+    Args:
+        latency: of the device.
+        budget: as `parse_budget` reads it.
+        at: which figure of running the budget is of.
+        objectives: names of costs; accuracy is always traded off, and may be named. None at all means latency.
+        bounds: largest values of costs other than latency, by name; those that are None do not bound.
+
+    Raises:
+        InputError: a cost is not known of this device, a bound is no number, or no network of the space keeps it.
+    """
+    goal = Goal(
+        latency,
+        parse_budget(budget, latency, at=at),
+        tuple(dict.fromkeys(name for name in objectives if name != ACCURACY)) or DEFAULT_OBJECTIVES,
+        {name: limit for name, limit in (bounds or {}).items() if limit is not None},
+    )
+    for name in (*goal.objectives, *goal.bounds):
+        if name not in goal.costs:
+            raise unknown_name(f"cost on device {latency.table.device}", name, goal.costs)
+    for name, limit in goal.bounds.items():
+        if name == LATENCY:
+            raise InputError(f"{LATENCY} is bounded by the budget, not beside it")
+        low, high = goal.reachable(name)
+        reach = f"it reaches from {rounded_up(low)} to {rounded_up(high)}"
+        if not low <= limit < math.inf:
+            raise InputError(f"no network of the space is known to keep {name} <= {limit:.10g}: {reach}")
+    return goal

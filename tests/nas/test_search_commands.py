@@ -1,0 +1,275 @@
+"""`nas search` after a search, `nas front` and `nas status`: answers from what a run holds, without evaluating."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas.devices import parse_device
+from nas.ledger import accuracy_evaluator
+from nas.run import Run
+from predictors.latency import LatencyPredictor
+from tests.command_line import environment, nas_here, refusal, succeed
+from tests.source_tree import ROOT
+
+LOADED = """
+import sys
+from nas.cli import run_command
+code = run_command(sys.argv[1:])
+print("LOADED", *sorted({name.split(".")[0] for name in sys.modules}), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def copied(searched_run: Path, tmp_path: Path) -> Path:
+    """A searched run of one's own."""
+    return shutil.copytree(searched_run, tmp_path / "run")
+
+
+def evaluations(path: Path) -> int:
+    run = Run.existing(path, first="nas train")
+    return run.ledger.count(accuracy_evaluator(run.require_supernet().supernet_hash, "validation"))
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(each): each.read_bytes() for each in path.rglob("*") if each.is_file() and each.name != ".lock"}
+
+
+def loaded_by(*arguments: object) -> tuple[dict[str, object], set[str]]:
+    """Run a command in a process of its own; return its JSON, and the packages that it has loaded."""
+    words = [sys.executable, "-c", LOADED, *map(str, arguments), "--json"]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True)
+    return json.loads(done.stdout), set(done.stderr.partition("LOADED ")[2].split())
+
+
+@pytest.mark.parametrize("command", ["search", "front"])
+def test_another_budget_is_answered_from_what_is_known(copied: Path, command: str) -> None:
+    before, front_before = evaluations(copied), (copied / "front.json").read_bytes()
+    value, loaded = loaded_by(command, "--run", copied, "--budget-ms", "80%")
+    # A search compares the machine with the table's, which takes the runtime.
+    assert not {"torch", "onnx", *({"onnxruntime"} if command == "front" else {})} & loaded
+    assert ("file" in value) is (command == "search")
+    assert evaluations(copied) == before
+    assert value["evaluations"] == 0
+    run = Run.existing(copied, first="nas train")
+    table = run.latency_table(parse_device("cpu"))
+    limit_ms = value["budget_ms"]
+    assert isinstance(limit_ms, float)
+    slower = LatencyPredictor(run.space, table).held_out_ratios().max()
+    known = run.known_accuracies()
+    for each in value["candidates"]:  # type: ignore[attr-defined]
+        assert known[tuple(each["genes"])] == each["validation_accuracy"]
+        if each["measured_latency_ms"] is None:
+            assert each["predicted_latency_ms"] * max(slower, 1.0) <= limit_ms * (1 + 1e-12)
+        else:
+            assert each["measured_latency_ms"] <= limit_ms
+    written = (copied / "front.json").read_bytes() != front_before
+    assert written is (command == "search")
+    if written:
+        assert run.front().budget_ms == limit_ms
+
+
+def test_a_front_writes_nothing_and_says_what_it_is_of(copied: Path) -> None:
+    before = contents(copied)
+    finished = succeed(nas_here("front", "--run", copied))
+    assert contents(copied) == before
+    assert "No budget on cpu; the space is predicted to reach from" in finished.stdout
+    assert "that were evaluated before" in finished.stdout
+    assert finished.stdout.splitlines()[-1] == f"Next: nas search --run {copied}"
+
+
+def test_a_plan_says_what_can_be_reached_and_writes_nothing(copied: Path) -> None:
+    before = contents(copied)
+    value = succeed(nas_here("search", "--run", copied, "--budget-ms", "50%", "--dry-run", "--json")).json
+    assert contents(copied) == before
+    run = Run.existing(copied, first="nas train")
+    latency = LatencyPredictor(run.space, run.latency_table(parse_device("cpu")))
+    assert value["reachable"]["latency_ms"] == [latency.cheapest()[0], latency.dearest()[0]]
+    assert {"params", "macs", "file_mb"} <= value["reachable"].keys()
+    assert value["evaluations"] == 0
+    assert 0 < value["known"] <= evaluations(copied)
+    assert 0 < value["seconds_per_evaluation"] < 60
+    arguments = ("--budget-ms", "50%", "--dry-run", "--evaluations", 500, "--max-params", 4e4)
+    text = succeed(nas_here("search", "--run", copied, *arguments)).stdout
+    assert "params: the space reaches from" in text
+    assert re.search(r"params +\d+\S* +\S+ +40000\n", text)
+    assert re.search(r"would evaluate at most 500 networks, of about \S+ s each: \S+ minutes;", text)
+
+
+@pytest.mark.parametrize(
+    ("options", "evaluations"),
+    [
+        ((), 0),
+        (("--time-limit", "9"), 96),
+        (("--seed", "1"), 96),
+        (("--compare", "random"), 192),
+        (("--evaluations", "7"), 7),
+    ],
+)
+def test_a_plan_is_what_the_command_would_do(copied: Path, options: tuple[str, ...], evaluations: int) -> None:
+    arguments = ("--budget-ms", "50%", *options, "--dry-run", "--json")
+    assert succeed(nas_here("search", "--run", copied, *arguments)).json["evaluations"] == evaluations
+
+
+def test_a_plan_before_any_search_is_to_search(measured_run: Path) -> None:
+    planned = succeed(nas_here("search", "--run", measured_run, "--budget-ms", "50%", "--dry-run", "--json")).json
+    assert planned["evaluations"] == 96
+
+
+@pytest.mark.parametrize("change", [{"format_version": 1}, {"candidates": []}], ids=["older", "damaged"])
+def test_a_front_that_cannot_be_read_is_searched_anew(copied: Path, change: dict[str, object]) -> None:
+    path = copied / "front.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert str(path) in refusal(nas_here("front", "--run", copied))
+    status = succeed(nas_here("status", "--run", copied, "--json")).json
+    assert status["front"] is None
+    assert str(path) in status["front_problem"]
+    assert status["next"].startswith("nas search")
+    # Which a plan says without searching.
+    planned = nas_here("search", "--run", copied, "--budget-ms", "50%", "--dry-run", "--json")
+    assert (planned.json["evaluations"], planned.code) == (96, 0)
+    assert "it is searched anew" in planned.stderr
+
+
+@pytest.mark.slow
+def test_more_evaluations_search_on_inside_bounds_and_for_a_time(copied: Path) -> None:
+    before = evaluations(copied)
+    options = ("--objective", "params", "--objective", "latency_ms", "--max-params", 40_000, "--budget-at", "p90")
+    value = succeed(
+        nas_here("search", "--run", copied, *options, "--evaluations", 60, "--time-limit", 2, "--json")
+    ).json
+    assert 0 < value["evaluations"] < 60
+    assert before < evaluations(copied) <= before + value["evaluations"]
+    assert value["objectives"] == ["params", "latency_ms"]
+    assert value["bounds"] == {"params": 40_000}
+    assert (value["budget_ms"], value["budget_at"]) == (None, "p90")
+    assert all(each["params"] <= 40_000 and each["measured_latency_ms"] > 0 for each in value["candidates"])
+    exported = json.loads(nas_here("export", "--run", copied, "--json").stdout)
+    assert (exported["budget_ms"], exported["budget_at"], exported["inside_budget"]) == (None, "p90", True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--objective", "latency"), "unknown cost on device cpu 'latency'; did you mean 'latency_ms'?"),
+        (("--max-params", "5"), "no network of the space is known to keep params <= 5: it reaches from"),
+        (("--max-size-mb", "inf"), "file_mb <= inf: it reaches from"),
+        (("--budget-at", "p99"), "--budget-at is min, p50 or p90, not 'p99'"),
+        (("--device", "cpu:threads=2"), "run `nas build-lut --device cpu:threads=2"),
+    ],
+)
+@pytest.mark.parametrize("command", ["search", "front"])
+def test_what_cannot_be_asked_for_is_refused(
+    searched_run: Path, command: str, arguments: tuple[str, ...], expected: str
+) -> None:
+    assert expected in refusal(nas_here(command, "--run", searched_run, *arguments))
+
+
+def test_a_front_before_any_search_names_the_command(measured_run: Path) -> None:
+    error = refusal(nas_here("front", "--run", measured_run, "--budget-ms", "50%"))
+    assert re.search(r"run `nas search --budget-ms \S+ --run \S+` first", error)
+
+
+def test_a_front_of_other_weights_is_not_looked_at(copied: Path) -> None:
+    path = copied / "front.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"supernet_hash": "0" * 16}))
+    assert "no search has evaluated a network" in refusal(nas_here("front", "--run", copied))
+
+
+# Status
+
+
+def test_every_stage_names_the_next(trained_run: Path, measured_run: Path, searched_run: Path) -> None:
+    told = [
+        succeed(nas_here("status", "--run", run, "--json")).json for run in (trained_run, measured_run, searched_run)
+    ]
+    assert [each["next"].partition(" --run")[0] for each in told] == [
+        "nas build-lut --device cpu",
+        "nas search --budget-ms 50%",
+        "nas export",
+    ]
+    for each in told:
+        assert (each["space"], each["data"], each["supernet"], each["steps"]) == ("tiny", "clutter", "trained", 12)
+    assert [len(each["tables"]) for each in told] == [0, 1, 1]
+    assert told[0]["evaluated"] > 0
+    front = Run.existing(searched_run, first="nas train").front()
+    assert told[2]["front"] == {
+        "device": "cpu",
+        "budget_ms": front.budget_ms,
+        "budget_at": "min",
+        "networks": len(front.candidates),
+        "best": front.best.id,
+        "validation_accuracy": front.best.validation_accuracy,
+        "latency_ms": front.best.latency_ms,
+    }
+
+
+def test_status_is_read_by_people_and_loads_nothing_heavy(searched_run: Path) -> None:
+    value, loaded = loaded_by("status", "--run", searched_run)
+    assert not {"torch", "onnxruntime", "onnx", "pymoo"} & loaded
+    text = succeed(nas_here("status", "--run", searched_run)).stdout
+    assert "trained, 12 steps" in text
+    assert str(value["evaluated"]) in text
+    assert f"the best is {value['front']['best']}: " in text  # type: ignore[index]
+    assert text.splitlines()[-1].startswith("Next: nas export --run ")
+
+
+def test_a_training_that_was_stopped_goes_on(trained_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    (run / "supernet" / "training.json").unlink()
+    value = succeed(nas_here("status", "--run", run, "--json")).json
+    assert (value["supernet"], value["steps"], value["evaluated"]) == ("stopped", 12, 0)
+    assert value["next"].startswith("nas train --run")
+    assert "stopped after step 12" in succeed(nas_here("status", "--run", run)).stdout
+
+
+def test_a_table_of_a_device_that_cannot_be_searched_for_is_not_enough(copied: Path) -> None:
+    (copied / "front.json").unlink()
+    table = json.loads((copied / "luts" / "cpu.json").read_text())
+    (copied / "luts" / "cpu.json").unlink()
+    for name, expected in (("cpu:batch=4", "nas build-lut --device cpu"), ("cpu:threads=2", "--device cpu:threads=2")):
+        path = copied / "luts" / f"{parse_device(name).slug}.json"
+        path.write_text(json.dumps(table | {"device": name}))
+        assert expected in succeed(nas_here("status", "--run", copied, "--json")).json["next"]
+
+
+def test_a_table_that_cannot_be_used_is_told_with_the_reason(copied: Path) -> None:
+    (copied / "luts" / "cpu.json").write_text("{}")
+    value = succeed(nas_here("status", "--run", copied, "--json")).json
+    (table,) = value["tables"]
+    assert (table["device"], table["mape_percent"]) == ("cpu", None)
+    assert "cpu.json" in table["problem"]
+    assert value["next"].startswith("nas build-lut")
+
+
+def test_status_prints_the_documented_keys(searched_run: Path) -> None:
+    text = (ROOT / "docs" / "json-output.md").read_text()
+    documented = set(
+        re.findall(r"`([a-z_]+)`", next(line for line in text.splitlines() if line.startswith("| `status`")))
+    )
+    value = succeed(nas_here("status", "--run", searched_run, "--json")).json
+    assert {*value, *value["tables"][0], *value["front"]} == documented - {"status"}
+    planned = succeed(nas_here("search", "--run", searched_run, "--budget-ms", "50%", "--dry-run", "--json")).json
+    plan = text[text.index("A plan (") :].partition("\n\n")[0]
+    assert set(planned) == set(re.findall(r"`([a-z_]+)`", plan))
+
+
+def test_the_command_alone_shows_where_the_run_stands(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished = nas_here()
+    assert "Commands:\n" in finished.stdout
+    shutil.copytree(trained_run, tmp_path / "runs" / "default")
+    assert succeed(nas_here()).stdout.splitlines()[-1] == "Next: nas build-lut --device cpu"
+
+
+def test_status_without_a_run_names_the_first_command(tmp_path: Path) -> None:
+    assert "run `nas train --run" in refusal(nas_here("status", "--run", tmp_path / "none"))
