@@ -162,9 +162,9 @@ def test_a_search_keeps_bounds_on_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["predictor", "nsga2"])
-def test_a_search_trades_off_three_figures(tmp_path: Path, strategy: str) -> None:
-    settings = dataclasses.replace(SETTINGS, strategy=strategy, compare="random")
+@pytest.mark.parametrize(("strategy", "evaluations"), [("predictor", 44), ("nsga2", 300)])
+def test_a_search_trades_off_three_figures(tmp_path: Path, strategy: str, evaluations: int) -> None:
+    settings = SearchSettings(strategy=strategy, evaluations=evaluations, compare="random")
     found = search(tmp_path, "60%", objectives=["latency_ms", "params"], settings=settings)
     arm = found.outcome.found
     expected = np.stack([1 - arm.accuracy, LATENCY.predict(arm.genomes), found.goal.predict("params", arm.genomes)])

@@ -98,7 +98,7 @@ def test_a_plan_says_what_can_be_reached_and_writes_nothing(copied: Path) -> Non
     assert 0 < value["seconds_per_evaluation"] < 60
     arguments = ("--budget-ms", "50%", "--dry-run", "--evaluations", 500, "--max-params", 4e4)
     text = succeed(nas_here("search", "--run", copied, *arguments)).stdout
-    assert re.search(r"params +\d+\S* +\S+ +40000\n", text)
+    assert re.search(r"params +\d+\S* +\S+ +40000 *\n", text)
     assert re.search(r"would evaluate at most 500 networks, of about \S+ s each: \S+ minutes;", text)
 
 
