@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from nas.ledger import Ledger
     from nas.lut import build_lut
     from nas.run import Run
-    from nas.subnet_search import SearchSettings, search_subnets
+    from nas.search_plan import SearchSettings
+    from nas.subnet_search import search_subnets
     from nas.supernet import Network, Supernet, extract
     from nas.training import load_supernet, train_supernet
     from nas.training_record import TrainingConfig
@@ -55,7 +56,8 @@ _HOMES = {
     "nas.ledger": ("Ledger",),
     "nas.lut": ("build_lut",),
     "nas.run": ("Run",),
-    "nas.subnet_search": ("SearchSettings", "search_subnets"),
+    "nas.search_plan": ("SearchSettings",),
+    "nas.subnet_search": ("search_subnets",),
     "nas.supernet": ("Network", "Supernet", "extract"),
     "nas.training": ("load_supernet", "train_supernet"),
     "nas.training_record": ("TrainingConfig",),

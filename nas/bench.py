@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from nas.budget import Statistic
 from nas.devices import Device, Fingerprint, Measurement, ModelFile
 from nas.files import sha256_file
 from nas.progress import Progress, no_progress
@@ -19,6 +20,11 @@ SUSTAINED_S = 5.0
 """How long each file runs back to back for its percentiles."""
 
 _STEPS = 1000
+
+
+def sustained_s(at: Statistic) -> float:
+    """Return how long a file runs back to back for a statistic of running."""
+    return 0.0 if at == "min" else SUSTAINED_S
 
 
 @dataclass(frozen=True, kw_only=True)

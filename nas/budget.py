@@ -89,9 +89,7 @@ def parse_budget(text: str | None, latency: LatencyPredictor, *, at: Statistic =
     """
     ratio, error = 1.0, 0.0
     if at != "min":
-        if at not in latency.table.sustained:
-            raise InputError(f"the table of device {latency.table.device!r} does not tell {at}")
-        sustained = latency.table.sustained[at]
+        sustained = latency.sustained(at)
         ratio, error = sustained.ratio, sustained.mape_percent / 100.0
     fastest, slowest = (end * ratio for end in (latency.cheapest()[0], latency.dearest()[0]))
     limit_ms = None if text is None else _limit_ms(text, fastest, slowest)

@@ -10,7 +10,7 @@ import dataclasses
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -20,10 +20,6 @@ from nas.options import DataOption, DeviceOption, JsonOption, MismatchOption, Ru
 from nas.progress import no_progress, progress_bar, progress_bars
 from nas.terminal import command_group, warn
 from search_spaces.errors import CheckError, InputError, ToolError
-
-if TYPE_CHECKING:
-    from nas.front import Front
-    from nas.run import Run
 
 app = typer.Typer(
     name="nas",
@@ -310,7 +306,7 @@ def baseline_command(
     table = opened.latency_table(target)
     if told := opened.require_this_machine(target, table, allow_mismatch=allow_mismatch):
         warn(told)
-    front = opened.front() if budget is None else _readable_front(opened)
+    front = opened.front() if budget is None else search_commands.readable_front(opened)
     if budget is not None:
         limit_ms = parse_budget(budget, LatencyPredictor(opened.space, table)).measured_limit_ms
     elif front is not None and (front.device, front.budget_at) == (target.name, "min"):
@@ -353,15 +349,6 @@ def baseline_command(
                 )
     rival = front.within(limit_ms, device=target.name, supernet_hash=record.supernet_hash) if front else None
     present.baselines(opened, results, rival, record, images, as_json=as_json)
-
-
-def _readable_front(run: Run) -> Front | None:
-    """Return the last search's front, or None; warns of one that cannot be read."""
-    try:
-        return run.front() if run.front_path.exists() else None
-    except InputError as error:
-        warn(str(error))
-        return None
 
 
 @data_app.command("show")

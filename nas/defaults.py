@@ -7,3 +7,4 @@ SPACE = "tiny"
 DATA = "clutter"
 DEVICE = "cpu"
 STRATEGY = "predictor"
+EVALUATIONS = 96

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from nas.bench import SUSTAINED_S
+from nas.bench import sustained_s
 from nas.budget import Statistic, measured_ms
 from nas.devices import Device, ModelFile
 from nas.evaluate import SubnetEvaluator
@@ -186,8 +186,7 @@ def _measure(model: onnx.ModelProto, device: Device, at: Statistic, seed: int) -
     with tempfile.TemporaryDirectory(prefix="nas-export-") as folder:
         path = Path(folder) / MODEL_FILE
         write_atomic(path, model.SerializeToString())
-        sustained_s = 0.0 if at == "min" else SUSTAINED_S
-        file = ModelFile(MODEL_FILE, path, sha256_file(path), sustained_s=sustained_s)
+        file = ModelFile(MODEL_FILE, path, sha256_file(path), sustained_s=sustained_s(at))
         run = device.measure([file], spread_s=2.0, seed=seed, work_dir=Path(folder) / "measuring")
     return measured_ms(run.measurements[0], at)
 

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from nas.front import Front
     from nas.goal import Goal
     from nas.run import Run
-    from nas.subnet_search import SearchSettings
-
-_EVALUATIONS = 96  # of a search that is not told
+    from nas.search_plan import SearchSettings
 
 BudgetOption = Annotated[
     str | None,
@@ -56,7 +54,7 @@ def search_command(
         typer.Option(
             "--evaluations",
             min=1,
-            help=f"Search, up to N networks in all.  [default: {_EVALUATIONS}; none after a search]",
+            help=f"Search, up to N networks in all.  [default: {defaults.EVALUATIONS}; none after a search]",
         ),
     ] = None,
     time_limit: Annotated[
@@ -77,37 +75,31 @@ def search_command(
 ) -> None:
     """Find the networks that are most accurate inside a latency budget."""
     from nas import present
-    from nas.engine.strategies import check_strategy
     from nas.files import write_atomic
     from nas.run import run_option
-    from nas.search_plan import plan_search
+    from nas.search_plan import SearchSettings, plan_search
     from search_spaces.documents import pretty_json
 
-    for name in (strategy, *([compare] if compare else [])):
-        check_strategy(name)
+    settings = SearchSettings(
+        evaluations=evaluations or defaults.EVALUATIONS,
+        strategy=strategy,
+        compare=compare,
+        seed=seed,
+        time_limit_s=time_limit,
+    )
+    # Whoever says how to search wants to search.
+    look_up = evaluations is None and settings == SearchSettings()
     bounds = {"params": max_params, "file_mb": max_size_mb, "memory_mb": max_memory_mb}
     opened, target, goal = _asked(run, device, budget, budget_at, objective, bounds)
     if told := opened.require_this_machine(target, goal.latency.table, allow_mismatch=allow_mismatch):
         warn(told)
-    plain = strategy == defaults.STRATEGY and seed == 0 and compare is None and time_limit is None
     if dry_run:
-        front = _front_before(opened, goal) if plain and evaluations is None else None
-        count = (evaluations or _EVALUATIONS) * (2 if compare else 1)
-        present.search_plan(plan_search(opened, goal, 0 if front else count), as_json=as_json)
+        front = _front_before(opened, goal) if look_up else None
+        present.search_plan(plan_search(opened, goal, None if front else settings), as_json=as_json)
         return
     with opened.lock():
-        front = _front_before(opened, goal) if plain and evaluations is None else None
-        if front is None:
-            from nas.subnet_search import SearchSettings
-
-            settings = SearchSettings(
-                evaluations=evaluations or _EVALUATIONS,
-                strategy=strategy,
-                compare=compare,
-                seed=seed,
-                time_limit_s=time_limit,
-            )
-            front = _searched(opened, target, goal, settings, quiet=as_json)
+        front = _front_before(opened, goal) if look_up else None
+        front = front or _searched(opened, target, goal, settings, quiet=as_json)
         write_atomic(opened.front_path, pretty_json(front))
     present.front(opened, front, next_step=f"nas export{run_option(opened.path)}", written=True, as_json=as_json)
 
@@ -130,7 +122,7 @@ def front_command(
 
     bounds = {"params": max_params, "file_mb": max_size_mb, "memory_mb": max_memory_mb}
     opened, _, goal = _asked(run, device, budget, budget_at, objective, bounds)
-    front = _known_front(opened, goal)
+    front = _known_front(opened, goal, opened.front()) if opened.front_path.exists() else None
     command = f"nas search{goal.options}{run_option(opened.path)}"
     if front is None:
         raise InputError(f"no search has evaluated a network that is safely inside; run `{command}` first")
@@ -160,29 +152,32 @@ def _asked(
     return opened, target, parse_goal(latency, budget, at=at, objectives=objectives or (), bounds=bounds)
 
 
-def _front_before(opened: Run, goal: Goal) -> Front | None:
-    """Return the front of what earlier searches have evaluated, or None; says why there is to be a new search."""
+def readable_front(opened: Run) -> Front | None:
+    """Return the last search's front, or None; warns of one that cannot be read."""
     try:
-        front = _known_front(opened, goal)
+        return opened.front() if opened.front_path.exists() else None
     except InputError as error:
-        if str(opened.front_path) not in str(error):
-            raise
-        warn(f"{error}; it is searched anew")
+        warn(str(error))
         return None
+
+
+def _front_before(opened: Run, goal: Goal) -> Front | None:
+    """Return the front of what earlier searches have evaluated, or None; warns where that is not what to expect."""
+    last = readable_front(opened)
+    front = last and _known_front(opened, goal, last)
     if front is None and opened.front_path.exists():
-        warn("none of the networks that were evaluated before is safely inside; it is searched anew")
+        warn("no network that an earlier search has evaluated with these weights is known to be inside; searching anew")
     return front
 
 
-def _known_front(opened: Run, goal: Goal) -> Front | None:
-    """Return the front of what earlier searches have evaluated; None where there was none, or nothing is inside."""
+def _known_front(opened: Run, goal: Goal, last: Front) -> Front | None:
+    """Return the front of what searches until the last one have evaluated, or None if nothing of it is inside."""
     from nas.finalists import Source, known_front
 
     record = opened.require_supernet()
-    before = opened.front() if opened.front_path.exists() else None
-    if before is None or before.supernet_hash != record.supernet_hash:
+    if last.supernet_hash != record.supernet_hash:
         return None
-    source = Source(supernet_hash=record.supernet_hash, validation_images=before.validation_images)
+    source = Source(supernet_hash=record.supernet_hash, validation_images=last.validation_images)
     return known_front(goal, opened.known_accuracies(), opened.ledger, source)
 
 

@@ -1,14 +1,49 @@
-"""What a search would look at and take, before it is run."""
+"""How a search is to spend its evaluations, and what it would look at and take. Loads no torch."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from nas.defaults import EVALUATIONS, STRATEGY
+from nas.engine.strategies import check_strategy
 from nas.finalists import Evaluated
 from nas.goal import LATENCY, Goal
 from nas.ledger import accuracy_evaluator
 from nas.run import Run
+from search_spaces.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """How a search spends its true evaluations.
+
+    Attributes:
+        evaluations: networks that each strategy has evaluated.
+        strategy: how networks are chosen.
+        compare: a second strategy at equal cost, or None.
+        seed: of all draws.
+        time_limit_s: how long the search may evaluate; it ends with the network that it is at.
+    """
+
+    evaluations: int = EVALUATIONS
+    strategy: str = STRATEGY
+    compare: str | None = None
+    seed: int = 0
+    time_limit_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.strategies:
+            check_strategy(name)
+        if self.evaluations < 1:
+            raise InputError(f"evaluations must be at least 1, got {self.evaluations}")
+        if self.compare and self.time_limit_s is not None:
+            raise InputError("strategies are compared at an equal number of evaluations: leave the time limit out")
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Names of those that evaluate, each as many networks."""
+        return (self.strategy,) if self.compare is None else (self.strategy, self.compare)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +65,8 @@ class SearchPlan:
     seconds_per_evaluation: float | None
 
 
-def plan_search(run: Run, goal: Goal, evaluations: int) -> SearchPlan:
-    """Return what a search for a goal would take.
+def plan_search(run: Run, goal: Goal, settings: SearchSettings | None) -> SearchPlan:
+    """Return what a search for a goal would take; without settings, what is known would be looked at alone.
 
     Raises:
         InputError, MachineError: the ledger cannot be read.
@@ -43,6 +78,6 @@ def plan_search(run: Run, goal: Goal, evaluations: int) -> SearchPlan:
         reachable={cost: goal.reachable(cost) for cost in goal.costs},
         asked=dict(goal.bounds) | ({} if goal.budget.limit_ms is None else {LATENCY: goal.budget.limit_ms}),
         known=len(inside.genomes),
-        evaluations=evaluations,
+        evaluations=settings.evaluations * len(settings.strategies) if settings else 0,
         seconds_per_evaluation=run.ledger.median_interval_s(name),
     )

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.bench import SUSTAINED_S
+from nas.bench import sustained_s
 from nas.block_cache import BlockCache
 from nas.budget import measured_ms
-from nas.defaults import STRATEGY
 from nas.devices import Device
 from nas.engine.pareto import hypervolume
 from nas.engine.search import TIME_IS_OVER, search
-from nas.engine.strategies import check_strategy
 from nas.evaluate import SubnetEvaluator
 from nas.finalists import Evaluated, Source, candidates_of, make_front
 from nas.front import Comparison, Front
@@ -23,35 +21,9 @@ from nas.goal import ACCURACY, Goal
 from nas.ledger import latency_evaluator
 from nas.lut import measure_networks
 from nas.progress import Progress, no_progress
+from nas.search_plan import SearchSettings
 from predictors.accuracy import network_costs
-from search_spaces.errors import CheckError, InputError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchSettings:
-    """How a search spends its true evaluations.
-
-    Attributes:
-        evaluations: networks that each strategy has evaluated.
-        strategy: how networks are chosen.
-        compare: a second strategy at equal cost, or None.
-        seed: of all draws.
-        time_limit_s: how long the search may evaluate; it ends with the network that it is at.
-    """
-
-    evaluations: int = 96
-    strategy: str = STRATEGY
-    compare: str | None = None
-    seed: int = 0
-    time_limit_s: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in (self.strategy, *([self.compare] if self.compare else [])):
-            check_strategy(name)
-        if self.evaluations < 1:
-            raise InputError(f"evaluations must be at least 1, got {self.evaluations}")
-        if self.compare and self.time_limit_s is not None:
-            raise InputError("strategies are compared at an equal number of evaluations: leave the time limit out")
+from search_spaces.errors import CheckError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +80,7 @@ def search_subnets(
         InputError: no network keeps all bounds at once.
         CheckError: no network could be evaluated.
     """
-    names = [settings.strategy, *([settings.compare] if settings.compare else [])]
+    names = settings.strategies
     total = settings.evaluations * len(names)
     objectives, constraints = goal.asked_of(evaluator.evaluate)
     arms = []
@@ -166,7 +138,7 @@ def validate_front(
             device,
             work_dir=Path(folder),
             seed=settings.seed,
-            sustained_s=0.0 if at == "min" else SUSTAINED_S,
+            sustained_s=sustained_s(at),
             progress=progress,
         )
     latencies: dict[tuple[int, ...], float] = {}

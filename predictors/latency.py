@@ -183,9 +183,13 @@ class LatencyPredictor(CalibratedCost):
         Raises:
             InputError: the table does not tell that percentile.
         """
+        return self.predict(genomes) * self.sustained(percentile).ratio
+
+    def sustained(self, percentile: Percentile) -> SustainedRatio:
+        """Return how a percentile of running back to back relates to latency; `InputError` if the table has it not."""
         if percentile not in self.table.sustained:
             raise InputError(f"the table of device {self.table.device!r} does not tell {percentile}")
-        return self.predict(genomes) * self.table.sustained[percentile].ratio
+        return self.table.sustained[percentile]
 
     def columns(self, genomes: Genomes) -> pd.DataFrame:
         """Return all that the table tells of canonical genomes ``int16[n, n_genes]``, a row each.

@@ -22,7 +22,8 @@ from nas.data import ImageData
 from nas.fitting import images_seen
 from nas.front import Candidate
 from nas.goal import Goal, parse_goal
-from nas.subnet_search import SearchSettings, search_subnets, validate_front
+from nas.search_plan import SearchSettings
+from nas.subnet_search import search_subnets, validate_front
 from nas.training_record import TrainingConfig
 from predictors.latency import LatencyPredictor
 from predictors.quality import standard_error

@@ -16,7 +16,8 @@ from nas.finalists import Evaluated
 from nas.goal import Goal, parse_goal
 from nas.ledger import Ledger
 from nas.progress import Progress, no_progress
-from nas.subnet_search import SearchOutcome, SearchSettings, search_subnets
+from nas.search_plan import SearchSettings
+from nas.subnet_search import SearchOutcome, search_subnets
 from search_spaces.space import Genomes
 from search_spaces.tiny import tiny
 from tests.nas.synthetic_latency import synthetic_latency

@@ -10,7 +10,7 @@ import pytest
 
 from nas.budget import Budget
 from nas.goal import Goal, exact_costs, parse_goal
-from nas.subnet_search import SearchSettings
+from nas.search_plan import SearchSettings
 from predictors.latency import LatencyPredictor
 from search_spaces.errors import InputError
 from tests.nas.synthetic_search import LATENCY, SETTINGS, SPACE, search, tuples

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pymoo.indicators.hv import HV
 
-from nas.subnet_search import SearchSettings
+from nas.search_plan import SearchSettings
 from search_spaces.errors import InputError
 from tests.nas.synthetic_search import LATENCY, SETTINGS, SPACE, Search, search, synthetic_accuracy, tuples
 
