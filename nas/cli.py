@@ -193,6 +193,7 @@ app.command("analyze")(latency_commands.analyze_command)
 
 
 app.command("search")(search_commands.search_command)
+app.command("work")(search_commands.work_command)
 app.command("front")(search_commands.front_command)
 app.command("status")(search_commands.status_command)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nas.data import ImageData, SplitName
-from nas.evaluation_pool import EvaluationPool
-from nas.ledger import Ledger, accuracy_evaluator
+from nas.evaluation_workers import POLL_S, EvaluationWorkers, Work
+from nas.ledger import Genes, Ledger, accuracy_evaluator
+from nas.ledger_queue import LedgerQueue
 from nas.progress import Progress, no_progress
 from nas.sandwich import LARGEST, SMALLEST, Sandwich
 from nas.supernet import Network, Supernet, channels_last, extract, recalibrate
@@ -48,7 +51,8 @@ class AccuracySummary:
 class SubnetEvaluator:
     """Evaluates genomes of one trained supernet on one data set; every true value goes into the ledger, once.
 
-    What the ledger holds is read once: networks that another process evaluates meanwhile are evaluated here as well.
+    What the ledger holds is read once: networks that another process evaluates meanwhile are evaluated here as well,
+    but for those that came to it by the same queue.
 
     Args:
         space: what the genomes mean.
@@ -56,7 +60,8 @@ class SubnetEvaluator:
         supernet_hash: identifies the weights in the ledger.
         data: supplies the calibration images (of the training split) and the split to count on.
         ledger: where values are kept and looked up.
-        workers: processes that evaluate; 1 is this one alone.
+        workers: processes that evaluate, through the ledger; with 0, only those that others have started. None is this
+            process alone.
     """
 
     def __init__(
@@ -67,7 +72,7 @@ class SubnetEvaluator:
         data: ImageData,
         ledger: Ledger,
         *,
-        workers: int = 1,
+        workers: int | None = None,
     ) -> None:
         self.space = space
         self.supernet = supernet
@@ -77,8 +82,8 @@ class SubnetEvaluator:
         self._workers = workers
         self._calibration = _calibration_batches(data)
         self._judges: dict[SplitName, _Judge] = {}
-        self._pools: dict[SplitName, tuple[EvaluationPool, tempfile.TemporaryDirectory[str]]] = {}
-        self._known: dict[SplitName, dict[tuple[int, ...], float]] = {}
+        self._teams: dict[SplitName, tuple[EvaluationWorkers, tempfile.TemporaryDirectory[str]]] = {}
+        self._known: dict[SplitName, dict[Genes, float]] = {}
 
     @property
     def validation_images(self) -> int:
@@ -89,7 +94,7 @@ class SubnetEvaluator:
         """Return the evaluator's name in the ledger."""
         return accuracy_evaluator(self.supernet_hash, split)
 
-    def known(self, split: SplitName = "validation") -> dict[tuple[int, ...], float]:
+    def known(self, split: SplitName = "validation") -> dict[Genes, float]:
         """Return every accuracy on a split that the ledger holds, by genome."""
         return self.ledger.values(self.ledger_name(split), self.space.hash)
 
@@ -113,49 +118,87 @@ class SubnetEvaluator:
         """
         return self._evaluate(genomes, "test", progress)
 
+    def upcoming(self, genomes: Genomes) -> None:
+        """Let workers begin with networks that `evaluate` is about to be asked for; without workers, do nothing."""
+        if self._workers is not None:
+            known = self._known_on("validation")
+            self._team("validation").add(genes for genes in _genes(genomes) if genes not in known)
+
+    def work(self, *, idle_s: float = math.inf, progress: Progress = no_progress) -> int:
+        """Evaluate, in this process, networks that wait in the ledger, and return how many.
+
+        Args:
+            idle_s: end when nothing has come for so long.
+            progress: told of each; the second number is that of networks so far, too.
+
+        Raises:
+            InputError, MachineError: the ledger cannot be used.
+        """
+        queue = LedgerQueue(self.ledger, self.ledger_name("validation"), self.space.hash)
+        done, last_s = 0, time.monotonic()
+        while time.monotonic() - last_s <= idle_s:
+            if queue.work(self._judge("validation")):
+                done, last_s = done + 1, time.monotonic()
+                progress(done, done)
+            else:
+                time.sleep(POLL_S)
+        return done
+
     def _evaluate(self, genomes: Genomes, split: SplitName, progress: Progress) -> npt.NDArray[np.float64]:
-        if split not in self._known:
-            self._known[split] = self.known(split)
-        known = self._known[split]
-        asked = [tuple(int(gene) for gene in genome) for genome in genomes]
+        known, asked = self._known_on(split), _genes(genomes)
         times = Counter(genes for genes in asked if genes not in known)
-        missing, done = list(times), len(asked) - times.total()
+        done = len(asked) - times.total()
         progress(done, len(asked))
-        # Each is kept as soon as it is there, so that nothing of a search that is killed is lost.
-        for number, value in self._accuracies(missing, split):
-            self.ledger.record(self.ledger_name(split), self.space.hash, missing[number], value)
-            known[missing[number]] = value
-            done += times[missing[number]]
+        figures = self._figures if self._workers is None else self._figures_by_workers
+        for genes, value in figures(list(times), split):
+            known[genes] = value
+            done += times[genes]
             progress(done, len(asked))
         return np.array([known[genes] for genes in asked], dtype=np.float64)
 
     def close(self) -> None:
         """End the worker processes, if there are any; the next networks start them again."""
-        while self._pools:
-            _, (pool, folder) = self._pools.popitem()
-            pool.close()
+        while self._teams:
+            _, (team, folder) = self._teams.popitem()
+            team.close()
             folder.cleanup()
 
-    def _accuracies(self, genomes: list[tuple[int, ...]], split: SplitName) -> Iterator[tuple[int, float]]:
-        """Yield numbers and accuracies of networks; images are made once, since a search asks for one at a time."""
-        if not genomes:
-            return
-        networks = [self.space.lower(np.array(genes, dtype=np.int16)) for genes in genomes]
+    def _known_on(self, split: SplitName) -> dict[Genes, float]:
+        if split not in self._known:
+            self._known[split] = self.known(split)
+        return self._known[split]
+
+    def _figures(self, genomes: list[Genes], split: SplitName) -> Iterator[tuple[Genes, float]]:
+        """Yield networks with their accuracy, each in the ledger: nothing of a search that is killed is lost."""
+        for genes in genomes:
+            value = self._judge(split)(genes)
+            self.ledger.record(self.ledger_name(split), self.space.hash, genes, value)
+            yield genes, value
+
+    def _figures_by_workers(self, genomes: list[Genes], split: SplitName) -> Iterator[tuple[Genes, float]]:
+        if genomes:
+            try:
+                yield from self._team(split).figures(genomes)
+            except MachineError:
+                self.close()  # what is left of the workers is of no use
+                raise
+
+    def _judge(self, split: SplitName) -> _Judge:
+        """Return what counts on a split; its images are made once, since a search asks for one network at a time."""
         if split not in self._judges:
-            self._judges[split] = _Judge(self.supernet, self._calibration, *_as_tensors(self.data, split))
-        if self._workers == 1:
-            yield from enumerate(map(self._judges[split], networks))
-            return
-        if split not in self._pools:
+            images, labels = _as_tensors(self.data, split)
+            self._judges[split] = _Judge(self.space, self.supernet, self._calibration, images, labels)
+        return self._judges[split]
+
+    def _team(self, split: SplitName) -> EvaluationWorkers:
+        if split not in self._teams:
+            assert self._workers is not None
             folder = tempfile.TemporaryDirectory(prefix="nas-evaluate-")
-            self._judges[split].store(Path(folder.name))
+            self._judge(split).store(Path(folder.name))
             make = partial(_Judge.load, self.space.layout, Path(folder.name))
-            self._pools[split] = EvaluationPool(make, self._workers), folder
-        try:
-            yield from self._pools[split][0].figures(networks)
-        except MachineError:
-            self.close()  # what is left of a pool is of no use
-            raise
+            work = Work(make, self.ledger.place, self.ledger_name(split), self.space.hash)
+            self._teams[split] = EvaluationWorkers(work, self._workers), folder
+        return self._teams[split][0]
 
     def summary(self, *, progress: Progress = no_progress) -> AccuracySummary:
         """Return mean search-validation accuracies of large, small and random subnets, every operator in turn."""
@@ -184,6 +227,7 @@ class SubnetEvaluator:
 class _Judge:
     """Counts how many images of a split a subnet has right."""
 
+    space: NetworkSpace
     supernet: Supernet
     calibration: list[Tensor]
     images: Tensor
@@ -200,16 +244,22 @@ class _Judge:
     @classmethod
     def load(cls, layout: Layout, folder: Path) -> _Judge:
         """Read what `store` wrote; images are mapped into memory, so that several processes share them."""
-        supernet = Supernet(NetworkSpace(layout), seed=0)
+        space = NetworkSpace(layout)
+        supernet = Supernet(space, seed=0)
         supernet.load_state_dict(load_file(folder / _WEIGHTS))
         # Copies are made of what is written to, which is nothing; torch warns of arrays that cannot be written to.
         arrays = [np.load(path, mmap_mode="c") for path in sorted(folder.glob("images-*.npy"))]
         images, *calibration = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in arrays)
         labels = torch.from_numpy(np.load(folder / "labels.npy"))
-        return cls(channels_last(supernet).eval(), calibration, images, labels)
+        return cls(space, channels_last(supernet).eval(), calibration, images, labels)
 
-    def __call__(self, spec: NetworkSpec) -> float:
+    def __call__(self, genes: Genes) -> float:
+        spec = self.space.lower(np.array(genes, dtype=np.int16))
         return accuracy(_calibrated(self.supernet, spec, self.calibration), self.images, self.labels)
+
+
+def _genes(genomes: Genomes) -> list[Genes]:
+    return [tuple(row) for row in genomes.tolist()]
 
 
 def _calibrated(supernet: Supernet, spec: NetworkSpec, calibration: list[Tensor]) -> Network:

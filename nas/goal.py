@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -105,13 +105,15 @@ class Goal:
             kept &= self.predict(name, genomes) <= limit
         return kept
 
-    def asked_of(self, accuracy: Evaluate) -> tuple[list[Objective], list[Constraint]]:
-        """Return the goal as the engine takes it, with a costly function for accuracy."""
+    def asked_of(
+        self, accuracy: Evaluate, upcoming: Callable[[Genomes], None] | None = None
+    ) -> tuple[list[Objective], list[Constraint]]:
+        """Return the goal as the engine takes it, with a costly function for accuracy, and whom it tells what comes."""
 
         def function(name: str) -> Evaluate:
             return lambda genomes: self.predict(name, genomes)
 
-        objectives = [Objective(ACCURACY, accuracy, maximize=True, costly=True)]
+        objectives = [Objective(ACCURACY, accuracy, maximize=True, costly=True, upcoming=upcoming)]
         objectives += [Objective(name, function(name)) for name in self.objectives]
         limits = dict(self.bounds)
         if self.budget.limit_ms is not None:

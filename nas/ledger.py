@@ -44,7 +44,9 @@ Genes = tuple[int, ...]
 """A canonical genome, as option indices."""
 
 _MAX_NAME_LENGTH = 512  # of Optuna's column
-_GENES, _DETAILS, _SPACE, _REASON = "genes", "details", "space", "reason"
+GENES, DETAILS, REASON = "genes", "details", "reason"
+"""Where a trial keeps what; the last one is a detail."""
+_SPACE = "space"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,16 @@ class Ledger:
 
     Args:
         path_or_url: a SQLite file, in a folder that exists, or the URL of a database (``postgresql://…``).
+
+    Attributes:
+        place: that file or URL.
+        name: the same as messages may show it, without a password.
     """
 
     def __init__(self, path_or_url: Path | str) -> None:
         is_url = isinstance(path_or_url, str) and "://" in path_or_url
-        self._place = path_or_url if is_url else Path(path_or_url)
-        self._name = re.sub(r"://.*@", "://***@", str(path_or_url))  # messages show no password
+        self.place = path_or_url if is_url else Path(path_or_url)
+        self.name = re.sub(r"://.*@", "://***@", str(path_or_url))
         self._opened: RDBStorage | None = None
         # Optuna's studies remember the rows they have read: kept open, they fetch only what is new.
         self._studies: dict[str, Study] = {}
@@ -136,7 +142,7 @@ class Ledger:
         """
         from optuna.trial import TrialState
 
-        more = dict(details or {}) | {_REASON: reason}
+        more = dict(details or {}) | {REASON: reason}
         self._append(evaluator, space_hash, genes, more, state=TrialState.FAIL)
 
     def rows(self, evaluator: str, space_hash: str) -> list[LedgerRow]:
@@ -148,27 +154,22 @@ class Ledger:
             InputError: the evaluator's name is not known, it holds rows of another space, or this is no ledger.
             MachineError: the ledger cannot be read.
         """
-        with explained(self._name):
-            study = self._find(evaluator)
-            if study is None:
-                return []
-            self._refuse_other_space(study, space_hash)
-            return [self._row(trial) for trial in self._complete_trials(study)]
+        with explained(self.name):
+            study = self.study(evaluator, space_hash)
+            return [] if study is None else [self._row(trial) for trial in self._complete_trials(study)]
 
     def failures(self, evaluator: str, space_hash: str) -> list[LedgerFailure]:
-        """Return every failure of an evaluator in the order of recording.
+        """Return every failure of an evaluator in the order of recording; a worker that was killed is none.
 
         Raises:
             InputError, MachineError: as `rows`.
         """
         from optuna.trial import TrialState
 
-        with explained(self._name):
-            study = self._find(evaluator)
-            if study is None:
-                return []
-            self._refuse_other_space(study, space_hash)
-            return [self._failure(trial) for trial in self._trials(study, TrialState.FAIL)]
+        with explained(self.name):
+            study = self.study(evaluator, space_hash)
+            trials = [] if study is None else self._trials(study, TrialState.FAIL)
+            return [self._failure(trial) for trial in trials if not is_abandoned(trial)]
 
     def values(self, evaluator: str, space_hash: str) -> dict[tuple[int, ...], float]:
         """Return the value of every genome that an evaluator recorded, the first one where it has several.
@@ -187,7 +188,7 @@ class Ledger:
         Raises:
             InputError, MachineError: as `rows`.
         """
-        with explained(self._name):
+        with explained(self.name):
             study = self._find(evaluator)
             return 0 if study is None else len(self._complete_trials(study))
 
@@ -197,11 +198,27 @@ class Ledger:
         Raises:
             InputError, MachineError: as `rows`.
         """
-        with explained(self._name):
+        with explained(self.name):
             study = self._find(evaluator)
             trials = [] if study is None else self._complete_trials(study)
-            ends = [trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete is not None]
+            # Several workers do not finish in the order in which they were asked.
+            ends = sorted(each.datetime_complete.timestamp() for each in trials if each.datetime_complete is not None)
             return statistics.median(b - a for a, b in itertools.pairwise(ends)) if len(ends) > 1 else None
+
+    def evaluators(self) -> dict[str, str]:
+        """Return the names of all evaluators that recorded something, each with the hash of its space.
+
+        Raises:
+            InputError, MachineError: as `rows`.
+        """
+        from optuna import get_all_study_names
+
+        if isinstance(self.place, Path) and not self.place.exists():
+            return {}
+        with explained(self.name):
+            known = [name for name in get_all_study_names(self.storage()) if name.partition(":")[0] in DIRECTIONS]
+            studies = {name: self._find(name) for name in known}
+        return {name: study.user_attrs[_SPACE] for name, study in studies.items() if study is not None}
 
     def _append(
         self,
@@ -214,33 +231,46 @@ class Ledger:
         """Add a trial with Optuna's `outcome`."""
         from optuna.trial import create_trial
 
-        given = {_GENES: [int(gene) for gene in genes]} | ({_DETAILS: dict(details)} if details else {})
+        given = {GENES: [int(gene) for gene in genes]} | ({DETAILS: dict(details)} if details else {})
         try:
             # Through JSON and back, so that this process reads what any other will.
             attributes: dict[str, Any] = json.loads(canonical_json(given))
         except ValueError:
             raise CheckError(f"{evaluator} gave details that are not finite: {given}; nothing was recorded") from None
-        with explained(self._name):
-            study = self._find(evaluator) or self._create(evaluator, space_hash)
+        with explained(self.name):
+            self.begun_study(evaluator, space_hash).add_trial(create_trial(user_attrs=attributes, **outcome))
+
+    def study(self, evaluator: str, space_hash: str) -> Study | None:
+        """Return the Optuna study of an evaluator, or None while nothing was recorded; creates nothing.
+
+        Raises:
+            InputError: the evaluator's name is not known, or it holds rows of another space; `explained` knows more.
+        """
+        study = self._find(evaluator)
+        if study is not None:
             self._refuse_other_space(study, space_hash)
-            study.add_trial(create_trial(user_attrs=attributes, **outcome))
+        return study
+
+    def begun_study(self, evaluator: str, space_hash: str) -> Study:
+        """Return the Optuna study of an evaluator, created if there is none; raises as `study`."""
+        return self.study(evaluator, space_hash) or self._create(evaluator, space_hash)
 
     def _find(self, evaluator: str) -> Study | None:
         """Return the study of an evaluator, or None while nothing was recorded; creates nothing."""
         _direction(evaluator)
         if evaluator not in self._studies:
-            if isinstance(self._place, Path) and not self._place.exists():
+            if isinstance(self.place, Path) and not self.place.exists():
                 return None
             from optuna import load_study
 
-            storage = self._storage()
+            storage = self.storage()
             try:
                 study = load_study(study_name=evaluator, storage=storage)
             except KeyError:
                 return None
             if _SPACE not in study.user_attrs:
                 if study.get_trials(deepcopy=False):
-                    raise InputError(f"{self._name}: {evaluator} holds trials that this tool has not recorded")
+                    raise InputError(f"{self.name}: {evaluator} holds trials that this tool has not recorded")
                 # Its creator was killed between the two steps of `_create`, or is between them now.
                 return None
             self._studies[evaluator] = study
@@ -250,7 +280,7 @@ class Ledger:
         from optuna import create_study, load_study
         from optuna.exceptions import DuplicatedStudyError
 
-        storage = self._storage()
+        storage = self.storage()
         try:
             with quiet_optuna():
                 study = create_study(study_name=evaluator, storage=storage, direction=_direction(evaluator))
@@ -265,7 +295,7 @@ class Ledger:
         stored = study.user_attrs[_SPACE]
         if stored != space_hash:
             raise InputError(
-                f"{self._name}: {study.study_name} holds evaluations of the space {stored}, not of {space_hash}; "
+                f"{self.name}: {study.study_name} holds evaluations of the space {stored}, not of {space_hash}; "
                 "genes of two spaces do not mix: use another run directory"
             )
 
@@ -278,27 +308,31 @@ class Ledger:
         try:
             return study.get_trials(deepcopy=False, states=(state,))
         except (ValueError, LookupError) as error:  # what Optuna raises on columns that hold something else
-            raise damaged(self._name, error) from None
+            raise damaged(self.name, error) from None
 
     def _row(self, trial: FrozenTrial) -> LedgerRow:
-        genes, details = trial.user_attrs.get(_GENES), trial.user_attrs.get(_DETAILS, {})
+        genes, details = trial.user_attrs.get(GENES), trial.user_attrs.get(DETAILS, {})
         value = math.nan if trial.value is None else trial.value
-        if not _are_genes(genes) or not isinstance(details, dict) or not math.isfinite(value):
-            raise InputError(f"{self._name}: trial {trial.number} is not a row that this tool has recorded")
+        if not are_genes(genes) or not isinstance(details, dict) or not math.isfinite(value):
+            raise InputError(f"{self.name}: trial {trial.number} is not a row that this tool has recorded")
         return LedgerRow(genes=tuple(genes), value=value, details=details, number=trial.number)
 
     def _failure(self, trial: FrozenTrial) -> LedgerFailure:
-        genes, details = trial.user_attrs.get(_GENES), trial.user_attrs.get(_DETAILS, {})
-        if not _are_genes(genes) or not isinstance(details, dict) or not isinstance(details.get(_REASON), str):
-            raise InputError(f"{self._name}: trial {trial.number} is not a row that this tool has recorded")
-        return LedgerFailure(tuple(genes), details[_REASON], details, trial.number)
+        genes, details = trial.user_attrs.get(GENES), trial.user_attrs.get(DETAILS, {})
+        if not are_genes(genes) or not isinstance(details, dict) or not isinstance(details.get(REASON), str):
+            raise InputError(f"{self.name}: trial {trial.number} is not a row that this tool has recorded")
+        return LedgerFailure(tuple(genes), details[REASON], details, trial.number)
 
-    def _storage(self) -> RDBStorage:
+    def storage(self) -> RDBStorage:
+        """Return Optuna's storage, opened once; raises as `open_storage`, or `InputError` for tables of another Optuna.
+
+        It has no memory of its own: studies do.
+        """
         if self._opened is None:
             try:
-                self._opened = open_storage(self._place)
+                self._opened = open_storage(self.place)
             except RuntimeError as error:  # tables of another major version of Optuna
-                raise damaged(self._name, error) from None
+                raise damaged(self.name, error) from None
         return self._opened
 
 
@@ -325,5 +359,11 @@ def _direction(evaluator: str) -> Literal["maximize", "minimize"]:
     return DIRECTIONS[kind]
 
 
-def _are_genes(value: object) -> TypeGuard[list[int]]:
+def is_abandoned(trial: FrozenTrial) -> bool:
+    """Return whether a failed trial is one whose worker was killed or stopped, which says nothing of the network."""
+    return are_genes(trial.user_attrs.get(GENES)) and REASON not in trial.user_attrs.get(DETAILS, {})
+
+
+def are_genes(value: object) -> TypeGuard[list[int]]:
+    """Return whether a value is a genome as a trial keeps it."""
     return isinstance(value, list) and all(type(gene) is int for gene in value)

@@ -6,15 +6,21 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import InputError, MachineError, first_line
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
+
+HEARTBEAT_S, GRACE_S = 2, 15
+"""How often a worker says that it is at a network, and after how long a silence another one takes it."""
+RETRIES = 3
+"""How often a network is given out again whose worker fell silent."""
 
 _LOCK_TIMEOUT_S = 60.0
 _OPEN_ATTEMPTS, _OPEN_PAUSE_S = 10, 0.1
@@ -26,7 +32,6 @@ def open_storage(place: Path | str) -> RDBStorage:
     Raises:
         sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError: it cannot be opened; see `explained`.
     """
-    from optuna.storages import RDBStorage
     from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
     from sqlalchemy.pool import NullPool
 
@@ -35,16 +40,42 @@ def open_storage(place: Path | str) -> RDBStorage:
     # Optuna takes a URL for a template.
     url = "sqlite://" if isinstance(place, Path) else place.replace("{", "{{").replace("}", "}}")
     # A connection per transaction: no handle stays open between calls, or crosses a fork.
-    options = {"poolclass": NullPool, "creator": lambda: _connect(place)} if isinstance(place, Path) else {}
+    options: dict[str, Any] = {"poolclass": NullPool}
+    if isinstance(place, Path):
+        options["creator"] = lambda: _connect(place)
     for _ in range(_OPEN_ATTEMPTS - 1):
         try:
-            return RDBStorage(url, engine_kwargs=dict(options))
+            return _storage(url, options)
         except (IntegrityError, OperationalError, ProgrammingError) as error:
             # Optuna does not expect another process to make the same tables at the same moment.
             if not re.search("already exists|unique", str(error.orig), re.IGNORECASE):
                 raise
             time.sleep(_OPEN_PAUSE_S)
-    return RDBStorage(url, engine_kwargs=dict(options))
+    return _storage(url, options)
+
+
+def _storage(url: str, options: dict[str, Any]) -> RDBStorage:
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.trial import TrialState
+
+    class Storage(RDBStorage):
+        """Optuna's, but that no trial runs without a sign of life: one of a worker that was killed before its first."""
+
+        def set_trial_state_values(
+            self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+        ) -> bool:
+            if state == TrialState.RUNNING:
+                self.record_heartbeat(trial_id)
+            return super().set_trial_state_values(trial_id, state, values)
+
+    with stable_optuna():
+        return Storage(
+            url,
+            engine_kwargs=dict(options),
+            heartbeat_interval=HEARTBEAT_S,
+            grace_period=GRACE_S,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+        )
 
 
 @contextmanager
@@ -85,11 +116,21 @@ def damaged(name: str, reason: BaseException) -> InputError:
 
 
 @contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from announcing a new study on standard error, and leave its logging as the user set it."""
+def stable_optuna() -> Iterator[None]:
+    """Keep Optuna from warning that heartbeats may change in a later version: which version is used is tested."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
+@contextmanager
+def quiet_optuna(least: int = logging.WARNING) -> Iterator[None]:
+    """Keep Optuna from announcing on standard error what it does, and leave its logging as the user set it."""
     logger = logging.getLogger("optuna")
     level = logger.level
-    logger.setLevel(max(level, logging.WARNING))
+    logger.setLevel(max(level, least))
     try:
         yield
     finally:

@@ -12,7 +12,8 @@ from nas.data import ImageData, describe_data, load_data, resolved
 from nas.devices import Device, Fingerprint, KitDevice, Precision, parse_device
 from nas.files import exclusive_lock, make_folder, read_document, write_atomic
 from nas.front import Front
-from nas.ledger import Ledger, accuracy_evaluator
+from nas.ledger import accuracy_evaluator
+from nas.ledger_place import move_ledger, run_ledger
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
 from nas.training_record import TrainingRecord, find_record
@@ -64,7 +65,7 @@ class Run:
     def __init__(self, path: Path, settings: RunSettings) -> None:
         self.path = path
         self.settings = settings
-        self.ledger = Ledger(path / "ledger.db")
+        self.ledger = run_ledger(path)
         self.space = _build_space(settings)
         if self.space.hash != settings.space_hash:
             raise InputError(
@@ -141,6 +142,10 @@ class Run:
             raise InputError(f"{self.settings.data} has changed its channels or classes since {self.path} was made")
         return images
 
+    def move_ledger(self, url: str) -> None:
+        """Keep true evaluations in the database of a URL from now on; call it under the lock, as `move_ledger`."""
+        self.ledger = move_ledger(self.path, url)
+
     def require_supernet(self) -> TrainingRecord:
         """Return how the supernet was trained; raises `InputError` naming the command to run if it is not yet."""
         record = find_record(self.supernet_dir)
@@ -154,7 +159,7 @@ class Run:
             accuracy_evaluator(self.require_supernet().supernet_hash, "validation"), self.space.hash
         )
 
-    def evaluator(self, data: ImageData | None = None, *, workers: int = 1) -> SubnetEvaluator:
+    def evaluator(self, data: ImageData | None = None, *, workers: int | None = None) -> SubnetEvaluator:
         """Return what evaluates the run's subnets; loads torch, the supernet, and the images if they are not given."""
         from nas.evaluate import SubnetEvaluator
         from nas.training import load_supernet

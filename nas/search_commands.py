@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,6 +70,19 @@ def search_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what can be reached and how long it would take; evaluate nothing.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=0,
+            metavar="N",
+            help="Processes that evaluate; 0 leaves it to `nas work`.  [default: this one]",
+        ),
+    ] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option("--ledger", metavar="URL", help="Keep evaluations in a database from now on, such as PostgreSQL."),
+    ] = None,
     allow_mismatch: MismatchOption = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -98,8 +112,10 @@ def search_command(
         present.search_plan(plan_search(opened, goal, None if front else settings), as_json=as_json)
         return
     with opened.lock():
+        if ledger is not None:
+            opened.move_ledger(ledger)
         front = _front_before(opened, goal) if look_up else None
-        front = front or _searched(opened, target, goal, settings, quiet=as_json)
+        front = front or _searched(opened, target, goal, settings, workers=workers, quiet=as_json)
         write_atomic(opened.front_path, pretty_json(front))
     present.front(opened, front, next_step=f"nas export{run_option(opened.path)}", written=True, as_json=as_json)
 
@@ -181,21 +197,54 @@ def _known_front(opened: Run, goal: Goal, last: Front) -> Front | None:
     return known_front(goal, opened.known_accuracies(), opened.ledger, source)
 
 
-def _searched(opened: Run, target: Device, goal: Goal, settings: SearchSettings, *, quiet: bool) -> Front:
+def _searched(
+    opened: Run, target: Device, goal: Goal, settings: SearchSettings, *, workers: int | None, quiet: bool
+) -> Front:
     from nas.memory import keep_freed_memory
+    from nas.run import run_option
     from nas.subnet_search import search_subnets, validate_front
 
     keep_freed_memory()
     with progress_bar("exporting blocks", quiet=quiet) as progress:
         cache = opened.block_cache(target.batch)
         cache.fill(opened.space.blocks, progress)
-    evaluator = opened.evaluator()
-    with progress_bar("searching", quiet=quiet) as progress:
+    evaluator = opened.evaluator(workers=workers)
+    if workers == 0:
+        warn(f"networks are evaluated where `nas work{run_option(opened.path)}` runs, and nowhere else")
+    with closing(evaluator), progress_bar("searching", quiet=quiet) as progress:
         outcome = search_subnets(evaluator, goal, settings, progress=progress)
     if outcome.cut_short:
         warn(f"the time limit was over after {len(outcome.found.genomes)} of {settings.evaluations} networks")
     with progress_bar("measuring finalists", quiet=quiet) as progress:
         return validate_front(outcome, evaluator, goal, settings, device=target, cache=cache, progress=progress)
+
+
+def work_command(
+    *,
+    run: RunOption = defaults.RUN,
+    idle: Annotated[
+        float | None,
+        typer.Option("--idle", min=0.0, metavar="S", help="End when nothing has come for so long.  [default: never]"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate networks for a search that runs elsewhere; as many of these as there are processors."""
+    import math
+
+    from nas.memory import keep_freed_memory
+    from nas.run import Run
+    from nas.terminal import print_json, say
+
+    opened = Run.existing(run, first="nas train")
+    opened.require_supernet()
+    keep_freed_memory()
+    evaluator = opened.evaluator()
+    with progress_bar("evaluating what waits", quiet=as_json) as progress:
+        evaluated = evaluator.work(idle_s=math.inf if idle is None else idle, progress=progress)
+    if as_json:
+        print_json({"run": str(opened.path), "evaluated": evaluated})
+    else:
+        say(f"evaluated {evaluated:,} networks of {opened.path}")
 
 
 def status_command(*, run: RunOption = defaults.RUN, as_json: JsonOption = False) -> None:

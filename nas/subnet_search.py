@@ -82,7 +82,7 @@ def search_subnets(
     """
     names = settings.strategies
     total = settings.evaluations * len(names)
-    objectives, constraints = goal.asked_of(evaluator.evaluate)
+    objectives, constraints = goal.asked_of(evaluator.evaluate, evaluator.upcoming)
     arms = []
     for position, name in enumerate(names):
         before = position * settings.evaluations

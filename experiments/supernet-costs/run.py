@@ -236,15 +236,14 @@ def evaluate_some(name: str) -> None:
     plain = timed("plainly", 1, lambda: [_plain_accuracy(supernet, space, genome, data) for genome in chosen])
     if folder:
         timed("reading files alone", 1, lambda: [_read(Path(folder), images, data) for _ in chosen])
-    for how, workers in (("evaluate, memory given back", 1), ("evaluate", 1), ("evaluate", 2)):
+    for how, workers in (("evaluate, memory given back", None), ("evaluate", None), ("evaluate", 2)):
         if how == "evaluate":
             keep_freed_memory()  # which cannot be undone
         with tempfile.TemporaryDirectory() as scratch:
-            evaluator = SubnetEvaluator(
-                space, supernet, "5eed", data, Ledger(Path(scratch) / "ledger.db"), workers=workers
-            )
+            ledger = Ledger(Path(scratch) / "ledger.db")
+            evaluator = SubnetEvaluator(space, supernet, "5eed", data, ledger, workers=workers)
             evaluator.evaluate(others)  # starts the workers
-            values = timed(how, workers, partial(evaluator.evaluate, chosen))
+            values = timed(how, workers or 1, partial(evaluator.evaluate, chosen))
             evaluator.close()
         rows[-1]["same_accuracies"] = int(np.sum(np.isclose(values, plain, rtol=0.0, atol=1e-9)))
     print(json.dumps(rows))

@@ -30,15 +30,20 @@ class Objective:
         maximize: whether large is good.
         costly: whether evaluations are to be saved; it is then predicted from those that were made. What is not costly
             is computed for every network that the search looks at, and never predicted.
+        upcoming: of a costly one: told of the networks, ``int16[n, n_genes]``, that `evaluate` is going to be called
+            with next, so that it can begin with several of them at once; some may be left out after all.
     """
 
     name: str
     evaluate: Evaluate | None = None
     maximize: bool = False
     costly: bool = False
+    upcoming: Callable[[Genomes], None] | None = None
 
     def __post_init__(self) -> None:
         _check_metric("objective", self.name, self.evaluate, costly=self.costly)
+        if self.upcoming is not None and not (self.costly and callable(self.upcoming)):
+            raise InputError(f"`upcoming` of objective {self.name!r} is a function, of a costly objective")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -52,6 +52,7 @@ class Problem:
         self.constraints = tuple(constraints)
         metrics: list[Objective | Constraint] = [*objectives, *(each for each in constraints if each.evaluate)]
         self._functions = [metric.evaluate for metric in metrics]
+        self._upcoming = [metric.upcoming if isinstance(metric, Objective) else None for metric in metrics]
         self.metrics = tuple(metric.name for metric in metrics)
         self.costly: npt.NDArray[np.bool_] = np.array([metric.costly for metric in metrics])
         self._signs = np.array([-1.0 if objective.maximize else 1.0 for objective in objectives])
@@ -68,6 +69,10 @@ class Problem:
     def function(self, metric: int) -> Evaluate | None:
         """Return what computes a metric; none for an objective that is only told."""
         return self._functions[metric]
+
+    def upcoming(self, metric: int) -> Callable[[Genomes], None] | None:
+        """Return what wants to know which networks a metric is computed of next, if anything does."""
+        return self._upcoming[metric]
 
     def cheap(self, genomes: Genomes) -> Values:
         """Return all metrics ``float64[n, n_metrics]`` of canonical genomes, NaN in the costly columns.

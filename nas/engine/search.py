@@ -223,7 +223,8 @@ class Search:
     ) -> None:
         """Evaluate networks by the functions that the objectives and constraints have, and tell them.
 
-        One at a time: each figure is in the ledger as soon as it is there, and a failure is one network's own.
+        One at a time: each figure is in the ledger as soon as it is there, and a failure is one network's own. What
+        can work at several at once is told before of all that come.
 
         Args:
             genomes: ``int16[n, n_genes]``, none of them told before.
@@ -237,6 +238,7 @@ class Search:
         """
         asked = self._new(genomes)
         outcomes: dict[Genes, Outcome] = {}
+        self._announce(asked)
         try:
             for done, genes in enumerate(asked, start=1):
                 outcomes[genes] = self._evaluated(genes)
@@ -272,6 +274,14 @@ class Search:
                 raise InputError(f"network {list(genes)} was told before; a network is evaluated once")
             seen.add(genes)
         return told
+
+    def _announce(self, asked: list[Genes]) -> None:
+        """Tell those who want to know which networks their function is going to be called with."""
+        for metric in self._metrics:
+            upcoming = self._problem.upcoming(metric)
+            missing = [genes for genes in asked if metric not in self._find(genes).values]
+            if upcoming is not None and missing:
+                upcoming(np.array(missing, dtype=np.int16))
 
     def _evaluated(self, genes: Genes) -> Outcome:
         """Return what the ledger has of a network, with what it lacks computed and kept."""

@@ -59,8 +59,9 @@ OPTIONS = {
     "search": {
         *("--budget-ms", "--budget-at", "--max-params", "--max-size-mb", "--max-memory-mb", "--objective", "--device"),
         *("--run", "--evaluations", "--time-limit", "--strategy", "--compare", "--dry-run", "--allow-mismatch"),
-        *("--seed", "--json"),
+        *("--workers", "--ledger", "--seed", "--json"),
     },
+    "work": {"--run", "--idle", "--json"},
     "front": {
         *("--budget-ms", "--budget-at", "--max-params", "--max-size-mb", "--max-memory-mb", "--objective", "--device"),
         *("--run", "--json"),
@@ -121,7 +122,7 @@ def test_every_command_takes_json_and_where_it_has_a_run_and_draws_their_options
         *(f"space {word}" for word in ("list", "show", "check", "count")),
     }
     without_seed = {name for name, options in OPTIONS.items() if "--run" in options and "--seed" not in options}
-    assert without_seed == {"import-ofa", "lut show", "front", "status"}
+    assert without_seed == {"import-ofa", "lut show", "work", "front", "status"}
 
 
 @pytest.mark.parametrize(
