@@ -94,8 +94,9 @@ class Ledger:
     """
 
     def __init__(self, path_or_url: Path | str) -> None:
-        is_url = isinstance(path_or_url, str) and "://" in path_or_url
-        self.place = path_or_url if is_url else Path(path_or_url)
+        # Of SQLite, it is the file that is known how to open.
+        place = path_or_url.removeprefix("sqlite:///") if isinstance(path_or_url, str) else path_or_url
+        self.place = place if isinstance(place, str) and "://" in place else Path(place)
         self.name = re.sub(r"://.*@", "://***@", str(path_or_url))
         self._opened: RDBStorage | None = None
         # Optuna's studies remember the rows they have read: kept open, they fetch only what is new.

@@ -62,7 +62,9 @@ def _evaluation(study: Study) -> None:
             rows.append({"workers": "this process" if workers is None else workers, "per_second": EVALUATED / seconds})
             say(f"{rows[-1]}")
     same = all(list(table.items()) == list(tables[0].items()) for table in tables)
-    _save(rows, "evaluation", same_table=same)
+    if not same:
+        raise SystemExit("the tables differ")
+    _save(rows, "evaluation")
 
 
 def _queue(study: Study) -> None:
@@ -97,13 +99,13 @@ def _wait(genes: Genes) -> float:
     return float(genes[0])
 
 
-def _save(rows: Rows, name: str, **more: object) -> None:
+def _save(rows: Rows, name: str) -> None:
     frame = pd.DataFrame(rows)
     by = [column for column in frame.columns if column not in ("per_second", "once")]
     told = frame.groupby(by, sort=False).per_second.agg(["median", "min", "max"]).reset_index()
     if "once" in frame:
         told["each_once_in_order"] = frame.groupby(by, sort=False).once.all().to_numpy()
-    save_table(RESULTS, told.assign(**more), name)
+    save_table(RESULTS, told, name)
     save_table(RESULTS, provenance(["torch", "optuna", "sqlalchemy"]), "provenance")
 
 

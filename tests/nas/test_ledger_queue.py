@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -179,6 +180,33 @@ def evaluate_under_kills(place: Path | str) -> None:
     assert dict(rows) == {genes: judge(genes) for genes in GENOMES}
     assert Ledger(place).failures(ACCURACY, SPACE) == []
     assert len(seen) == 9
+
+
+def work_until_none_waits(place: Path | str, told: Connection) -> None:
+    judged: list[Genes] = []
+
+    def noting(genes: Genes) -> float:
+        judged.append(genes)
+        return judge(genes)
+
+    queue = queue_of(place)
+    told.recv()
+    while queue.work(noting):
+        pass
+    told.send(judged)
+
+
+def test_two_workers_never_claim_the_same_network(path: Path) -> None:
+    asked: list[Genes] = [(number,) for number in range(60)]
+    queue_of(path).add(asked)
+    pipes = [Pipe() for _ in range(4)]
+    with ExitStack() as stack:
+        for _, there in pipes:
+            stack.enter_context(running(work_until_none_waits, path, there))
+        for here, _ in pipes:
+            here.send("begin")
+        judged = [genes for here, _ in pipes for genes in here.recv()]
+    assert sorted(judged) == asked
 
 
 @pytest.mark.slow
