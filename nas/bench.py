@@ -72,13 +72,19 @@ class BenchReport:
 
 
 def bench_files(
-    paths: Sequence[Path], *, device: Device, seed: int = 0, progress: Progress = no_progress
+    paths: Sequence[Path],
+    *,
+    device: Device,
+    sustained_s: float = SUSTAINED_S,
+    seed: int = 0,
+    progress: Progress = no_progress,
 ) -> BenchReport:
     """Measure ONNX files: all of them interleaved, then each one back to back in a process of its own.
 
     Args:
         paths: the files; one may be given twice. Symbolic input dimensions are 1.
         device: what to measure on.
+        sustained_s: how long each file runs back to back for its percentiles.
         seed: of the inputs' values and of the orders.
         progress: called with thousandths of a stage; there is one stage for the rounds and one per file.
 
@@ -102,7 +108,7 @@ def bench_files(
         rows = []
         for position, model in enumerate(models):
             alone = device.measure(
-                [replace(model, sustained_s=SUSTAINED_S)],
+                [replace(model, sustained_s=sustained_s)],
                 rounds=1,
                 seed=seed,
                 work_dir=Path(folder) / model.id,

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from nas import defaults, latency_commands, search_commands, space_commands
+from nas import defaults, latency_commands, run_commands, search_commands, space_commands
 from nas.options import DataOption, DeviceOption, JsonOption, MismatchOption, RunOption, SeedOption, SpaceOption
 from nas.progress import no_progress, progress_bar, progress_bars
 from nas.terminal import command_group, warn
@@ -55,7 +55,7 @@ def _options(
     if context.invoked_subcommand is not None:
         return
     if (defaults.RUN / "space.json").exists():
-        search_commands.status_command()
+        run_commands.status_command()
     else:
         typer.echo(context.get_help())
 
@@ -193,15 +193,19 @@ app.command("analyze")(latency_commands.analyze_command)
 
 
 app.command("search")(search_commands.search_command)
-app.command("work")(search_commands.work_command)
+app.command("work")(run_commands.work_command)
 app.command("front")(search_commands.front_command)
-app.command("status")(search_commands.status_command)
+app.command("status")(run_commands.status_command)
 
 
 @app.command()
 def export(
     *,
     pick: Annotated[str, typer.Option("--pick", metavar="best|ID", help="Which network of the last search.")] = "best",
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="NAME", help="Of which device's front.  [default: of the last search]"),
+    ] = None,
     run: RunOption = defaults.RUN,
     allow_mismatch: MismatchOption = False,
     seed: SeedOption = 0,
@@ -210,32 +214,31 @@ def export(
     """Write a network of the last search as one ONNX file, checked against the supernet."""
     from nas import present
     from nas.devices import parse_device
-    from nas.run import Run, require_searchable
+    from nas.run import Run, is_here
 
     opened = Run.existing(run, first="nas train")
     opened.require_supernet()
-    front = opened.front()
+    front = opened.front(device)
     candidate = front.pick(pick)
-    target = parse_device(front.device)
-    require_searchable(target)
-    if told := opened.require_this_machine(target, opened.latency_table(target), allow_mismatch=allow_mismatch):
-        warn(told)
+    targets = [parse_device(each.device) for each in front.devices]
+    for target in filter(is_here, targets):
+        if told := opened.require_this_machine(target, opened.latency_table(target), allow_mismatch=allow_mismatch):
+            warn(told)
     from nas.export import export_subnet
 
     with opened.lock(), progress_bar("exporting", quiet=as_json) as progress:
-        directory = opened.export_dir(candidate.id)
+        directory = opened.export_dir(candidate.id, targets[0])
         exported = export_subnet(
-            opened.evaluator(),
+            opened.evaluator(precision=targets[0].precision),
             front,
             candidate,
-            device=target,
             directory=directory,
             seed=seed,
             progress=progress,
         )
     present.exported(exported, directory, as_json=as_json)
     if not exported.inside_budget:
-        raise CheckError(f"the exported file was measured outside the budget of {front.budget_ms:g} ms")
+        raise CheckError("the exported file was measured outside the budget")
 
 
 @app.command()
@@ -246,6 +249,9 @@ def bench(
         typer.Argument(metavar="[FILE]...", help="ONNX files, also foreign ones; none means all exports of the run."),
     ] = None,
     device: DeviceOption = defaults.DEVICE,
+    sustained: Annotated[
+        float, typer.Option("--sustained", min=0.1, metavar="S", help="How long each file runs for its percentiles.")
+    ] = 5.0,
     run: RunOption = defaults.RUN,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -254,14 +260,14 @@ def bench(
     from nas import present
     from nas.bench import bench_files
     from nas.devices import parse_device
-    from nas.run import Run, require_searchable
+    from nas.run import Run, require_here
 
     target = parse_device(device)
-    require_searchable(target)
+    require_here(target)
     if not files:
         files = Run.existing(run, first="nas train").exported_models()
     with progress_bar("measuring", quiet=as_json) as progress:
-        report = bench_files(files, device=target, seed=seed, progress=progress)
+        report = bench_files(files, device=target, sustained_s=sustained, seed=seed, progress=progress)
     present.bench(report, as_json=as_json)
 
 
@@ -292,7 +298,7 @@ def baseline_command(
     from nas import present
     from nas.budget import parse_budget
     from nas.devices import parse_device
-    from nas.run import Run, require_same_images, require_searchable
+    from nas.run import Run, require_plain, require_same_images
     from nas.training_record import parse_accelerator
     from predictors.latency import LatencyPredictor
     from search_spaces.presets import PRESETS, find_preset
@@ -301,19 +307,20 @@ def baseline_command(
         raise InputError("give --steps or --seconds, not both: they say the same thing")
     presets = list(PRESETS.values()) if preset == "all" else [find_preset(preset)]
     target, trained_on = parse_device(device), parse_accelerator(accelerator)
-    require_searchable(target)
+    require_plain(target)
     opened = Run.existing(run, first="nas train")
     record = opened.require_supernet()
     table = opened.latency_table(target)
     if told := opened.require_this_machine(target, table, allow_mismatch=allow_mismatch):
         warn(told)
-    front = opened.front() if budget is None else search_commands.readable_front(opened)
+    kept = opened.fronts() if budget is None else search_commands.readable_fronts(opened)
+    front = kept.fronts.get(target.name) if kept else None
     if budget is not None:
         limit_ms = parse_budget(budget, LatencyPredictor(opened.space, table)).measured_limit_ms
-    elif front is not None and (front.device, front.budget_at) == (target.name, "min"):
+    elif front is not None and front.budget_at == "min":
         limit_ms = front.best.latency_ms
     else:
-        raise InputError(f"the last search was not for undisturbed runs on device {target.name}; give --budget-ms")
+        raise InputError(f"no search was for undisturbed runs on device {target.name}; give --budget-ms")
     from nas.baseline import baseline_folder, plan_baseline, train_baseline
     from nas.memory import keep_freed_memory
 

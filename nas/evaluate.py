@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nas.data import ImageData, SplitName
+from nas.devices import Precision
 from nas.evaluation_workers import POLL_S, EvaluationWorkers, Work
 from nas.ledger import Genes, Ledger, accuracy_evaluator
 from nas.ledger_queue import LedgerQueue
@@ -30,6 +32,9 @@ from search_spaces.language import NetworkSpace
 from search_spaces.layout import Layout
 from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    import onnx
 
 BATCH_SIZE = 128  # larger ones spend their time on page faults
 CALIBRATION_IMAGES = 512
@@ -62,6 +67,8 @@ class SubnetEvaluator:
         ledger: where values are kept and looked up.
         workers: processes that evaluate, through the ledger; with 0, only those that others have started. None is this
             process alone.
+        precision: of the networks. Those in int8 are quantised, with ranges of the calibration images, and counted in
+            ONNX Runtime: what is counted is what is exported.
     """
 
     def __init__(
@@ -73,12 +80,14 @@ class SubnetEvaluator:
         ledger: Ledger,
         *,
         workers: int | None = None,
+        precision: Precision = "fp32",
     ) -> None:
         self.space = space
         self.supernet = supernet
         self.supernet_hash = supernet_hash
         self.data = data
         self.ledger = ledger
+        self.precision = precision
         self._workers = workers
         self._calibration = _calibration_batches(data)
         self._judges: dict[SplitName, _Judge] = {}
@@ -92,7 +101,7 @@ class SubnetEvaluator:
 
     def ledger_name(self, split: SplitName) -> str:
         """Return the evaluator's name in the ledger."""
-        return accuracy_evaluator(self.supernet_hash, split)
+        return accuracy_evaluator(self.supernet_hash, split, self.precision)
 
     def known(self, split: SplitName = "validation") -> dict[Genes, float]:
         """Return every accuracy on a split that the ledger holds, by genome."""
@@ -187,7 +196,7 @@ class SubnetEvaluator:
         """Return what counts on a split; its images are made once, since a search asks for one network at a time."""
         if split not in self._judges:
             images, labels = _as_tensors(self.data, split)
-            self._judges[split] = _Judge(self.space, self.supernet, self._calibration, images, labels)
+            self._judges[split] = _Judge(self.space, self.supernet, self._calibration, images, labels, self.precision)
         return self._judges[split]
 
     def _team(self, split: SplitName) -> EvaluationWorkers:
@@ -195,7 +204,7 @@ class SubnetEvaluator:
             assert self._workers is not None
             folder = tempfile.TemporaryDirectory(prefix="nas-evaluate-")
             self._judge(split).store(Path(folder.name))
-            make = partial(_Judge.load, self.space.layout, Path(folder.name))
+            make = partial(_Judge.load, self.space.layout, Path(folder.name), self.precision)
             work = Work(make, self.ledger.place, self.ledger_name(split), self.space.hash)
             self._teams[split] = EvaluationWorkers(work, self._workers), folder
         return self._teams[split][0]
@@ -211,6 +220,12 @@ class SubnetEvaluator:
             random=float(values[:, SMALLEST + 1 :].mean()),
             images=self.validation_images,
         )
+
+    def quantized(self, spec: NetworkSpec, *, batch: int = 1) -> onnx.ModelProto:
+        """Return the subnet in 8 bits, as its accuracy is counted on, but for the size of its batches."""
+        from nas.onnx_accuracy import quantized_network
+
+        return quantized_network(self.calibrated(spec), torch.cat(self._calibration).numpy(), batch=batch)
 
     def calibrated(self, spec: NetworkSpec) -> Network:
         """Return the extracted subnet with batch norm recalibrated for it."""
@@ -232,6 +247,7 @@ class _Judge:
     calibration: list[Tensor]
     images: Tensor
     labels: Tensor
+    precision: Precision
 
     def store(self, folder: Path) -> None:
         """Write all of it into a folder, for other processes to read."""
@@ -242,7 +258,7 @@ class _Judge:
             np.save(folder / f"images-{number:04}.npy", images.permute(0, 2, 3, 1).contiguous().numpy())
 
     @classmethod
-    def load(cls, layout: Layout, folder: Path) -> _Judge:
+    def load(cls, layout: Layout, folder: Path, precision: Precision) -> _Judge:
         """Read what `store` wrote; images are mapped into memory, so that several processes share them."""
         space = NetworkSpace(layout)
         supernet = Supernet(space, seed=0)
@@ -251,11 +267,18 @@ class _Judge:
         arrays = [np.load(path, mmap_mode="c") for path in sorted(folder.glob("images-*.npy"))]
         images, *calibration = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in arrays)
         labels = torch.from_numpy(np.load(folder / "labels.npy"))
-        return cls(space, channels_last(supernet).eval(), calibration, images, labels)
+        return cls(space, channels_last(supernet).eval(), calibration, images, labels, precision)
 
     def __call__(self, genes: Genes) -> float:
         spec = self.space.lower(np.array(genes, dtype=np.int16))
-        return accuracy(_calibrated(self.supernet, spec, self.calibration), self.images, self.labels)
+        network = _calibrated(self.supernet, spec, self.calibration)
+        if self.precision == "fp32":
+            return accuracy(network, self.images, self.labels)
+        from nas.onnx_accuracy import onnx_accuracy, quantized_network
+        from nas.runtime import open_session
+
+        model = quantized_network(network, torch.cat(self.calibration).numpy())
+        return onnx_accuracy(open_session(model.SerializeToString()), self.images.numpy(), self.labels.numpy())
 
 
 def _genes(genomes: Genomes) -> list[Genes]:

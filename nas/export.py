@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,22 +12,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 
 from nas.bench import sustained_s
 from nas.budget import Statistic, measured_ms
-from nas.devices import Device, ModelFile
+from nas.devices import Device, ModelFile, Precision, parse_device
 from nas.evaluate import SubnetEvaluator
 from nas.files import make_folder, sha256_file, write_atomic
 from nas.front import Candidate, Front
 from nas.lut import STATISTIC
+from nas.onnx_accuracy import onnx_accuracy, onnx_logits
 from nas.onnx_export import export_network
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
+from nas.run import is_here
 from nas.runtime import open_session
-from nas.supernet import scaled
 from predictors.quality import standard_error
 from search_spaces.documents import canonical_json, document, pretty_json
 from search_spaces.errors import CheckError, InputError, first_line
@@ -40,6 +41,16 @@ MODEL_FILE, RECORD_FILE = "model.onnx", "export.json"
 
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceBudgetKept:
+    """How fast an exported file is on one more device, and what the search allowed."""
+
+    device: str
+    budget_ms: float | None
+    latency_ms: float
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedModel:
     """What stands beside an exported file.
 
@@ -49,11 +60,15 @@ class ExportedModel:
         parity: largest absolute difference of logits between supernet, extracted network and ONNX file.
         test_accuracy: of the ONNX file on the test split, in 0..1.
         test_reads: how often the test split has been read with this supernet, this time included.
-        latency_ms: of the file itself, measured after the search chose it, by the statistic of the budget.
-        inside_budget: whether that is within the budget of the search, if it had one.
+        precision: of the file; accuracies are its own.
+        batch: images at a time that it takes.
+        latency_ms: of the file itself, measured after the search chose it, by the statistic of the budget; None where
+            the device is another machine.
+        others: the same on the other devices of the front; those of other machines are left out.
+        inside_budget: whether all that was measured is within the budgets of the search, those that it had.
     """
 
-    CURRENT_VERSION: ClassVar[int] = 2
+    CURRENT_VERSION: ClassVar[int] = 3
 
     format_version: int
     file: str
@@ -62,6 +77,8 @@ class ExportedModel:
     space_hash: str
     supernet_hash: str
     device: str
+    precision: Precision
+    batch: int
     budget_ms: float | None
     budget_at: Statistic
     parity: float
@@ -69,7 +86,8 @@ class ExportedModel:
     test_standard_error: float
     test_images: int
     test_reads: int
-    latency_ms: float
+    latency_ms: float | None
+    others: tuple[DeviceBudgetKept, ...]
     inside_budget: bool
 
 
@@ -78,7 +96,6 @@ def export_subnet(
     front: Front,
     candidate: Candidate,
     *,
-    device: Device,
     directory: Path,
     seed: int,
     progress: Progress = no_progress,
@@ -89,7 +106,6 @@ def export_subnet(
         evaluator: holds supernet, data and ledger.
         front: of the search that found the candidate.
         candidate: what to export.
-        device: what to measure the file on.
         directory: where to write; made if missing.
         seed: of the measurement.
         progress: told of the five stages: calibration, export, parity, test, measurement.
@@ -97,7 +113,7 @@ def export_subnet(
     Raises:
         InputError: the front was found with other weights.
         CheckError: outputs of supernet, extracted network and file differ by more than 1e-4, or the file does not
-            pass `onnx.checker`'s full check.
+            pass `onnx.checker`'s full check; or a quantised one has another accuracy than the search saw.
         MachineError: the files cannot be written, or the device failed.
     """
     if front.supernet_hash != evaluator.supernet_hash:
@@ -108,25 +124,33 @@ def export_subnet(
     architecture = Architecture(space_hash=front.space_hash, genes=candidate.genes)
     spec = evaluator.space.lower(evaluator.space.genome(architecture))
     progress(0, 5)
+    device = parse_device(front.device)
     network = evaluator.calibrated(spec)
     progress(1, 5)
-    model = export_network(network)
+    in_floats = export_network(network, batch=device.batch)
+    model = in_floats if device.precision == "fp32" else evaluator.quantized(spec, batch=device.batch)
     _check(model)
     progress(2, 5)
     session = open_session(model.SerializeToString())
-    _parity(evaluator, spec, network, session)
+    parity = _parity(evaluator, spec, network, open_session(in_floats.SerializeToString()))
+    if device.precision != "fp32":
+        _require_same_accuracy(evaluator, candidate, session)
     progress(3, 5)
     test = evaluator.data.split("test")
-    test_accuracy = _onnx_accuracy(session, evaluator.data.normalise(test.images), test.labels)
+    test_accuracy = onnx_accuracy(session, evaluator.data.normalise(test.images), test.labels)
     name = evaluator.ledger_name("test")
     evaluator.ledger.record(name, evaluator.space.hash, candidate.genes, test_accuracy, {"read_by": "export"})
     progress(4, 5)
-    latency_ms = _measure(model, device, front.budget_at, seed)
+    budgets = {each.device: each.budget_ms for each in front.devices}
+    here = [each for each in map(parse_device, budgets) if is_here(each)]
+    latencies = {each.name: _measure(model, each, front.budget_at, seed) for each in here}
+    latency_ms = latencies.get(device.name)
     _describe(model, _metadata(evaluator, architecture, front, candidate, test_accuracy, latency_ms))
     _check(model)
     content = model.SerializeToString()
-    # Once more, now on the very bytes that are written.
-    parity = _parity(evaluator, spec, network, open_session(content))
+    if device.precision == "fp32":
+        # Once more, now on the very bytes that are written.
+        parity = _parity(evaluator, spec, network, open_session(content))
     make_folder(directory)
     path = directory / MODEL_FILE
     write_atomic(path, content)
@@ -139,6 +163,8 @@ def export_subnet(
         space_hash=evaluator.space.hash,
         supernet_hash=evaluator.supernet_hash,
         device=device.name,
+        precision=device.precision,
+        batch=device.batch,
         budget_ms=front.budget_ms,
         budget_at=front.budget_at,
         parity=parity,
@@ -147,7 +173,12 @@ def export_subnet(
         test_images=len(test.labels),
         test_reads=evaluator.ledger.count(name),
         latency_ms=latency_ms,
-        inside_budget=front.budget_ms is None or latency_ms <= front.budget_ms,
+        others=tuple(
+            DeviceBudgetKept(device=name, budget_ms=budgets[name], latency_ms=latencies[name])
+            for name in latencies
+            if name != device.name
+        ),
+        inside_budget=all(ms <= (budgets[name] or math.inf) for name, ms in latencies.items()),
     )
     write_atomic(directory / RECORD_FILE, pretty_json(record))
     return record
@@ -160,7 +191,7 @@ def _parity(evaluator: SubnetEvaluator, spec: NetworkSpec, network: torch.nn.Mod
     batch = torch.from_numpy(images)
     of_supernet = evaluator.calibrated_supernet(spec)(batch, spec).numpy()
     extracted = network(batch).numpy()
-    of_file = _onnx_logits(session, images)
+    of_file = onnx_logits(session, images)
     parity = float(max(np.abs(of_supernet - extracted).max(), np.abs(extracted - of_file).max()))
     if not parity <= PARITY_LIMIT:
         raise CheckError(
@@ -170,15 +201,16 @@ def _parity(evaluator: SubnetEvaluator, spec: NetworkSpec, network: torch.nn.Mod
     return parity
 
 
-def _onnx_logits(session: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the logits ``float32[n, classes]`` of a model for batches of one."""
-    given = session.get_inputs()[0]
-    images = scaled(torch.from_numpy(images), given.shape[-1]).numpy()
-    return np.concatenate([session.run(None, {given.name: image[None]})[0] for image in images])
-
-
-def _onnx_accuracy(session: Any, images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    return float(np.mean(_onnx_logits(session, images).argmax(axis=1) == labels))
+def _require_same_accuracy(evaluator: SubnetEvaluator, candidate: Candidate, session: Any) -> None:
+    """Raise `CheckError` if a quantised file does not have the accuracy that the search saw."""
+    split = evaluator.data.split("validation")
+    found = onnx_accuracy(session, evaluator.data.normalise(split.images), split.labels)
+    if not abs(found - candidate.validation_accuracy) <= candidate.validation_standard_error:
+        raise CheckError(
+            f"the network was not exported: quantised, it has {100 * found:.1f} % of the search-validation images "
+            f"right, and had {100 * candidate.validation_accuracy:.1f} % in the search; was that of another version of "
+            "ONNX Runtime?"
+        )
 
 
 def _measure(model: onnx.ModelProto, device: Device, at: Statistic, seed: int) -> float:
@@ -204,7 +236,7 @@ def _metadata(
     front: Front,
     candidate: Candidate,
     test_accuracy: float,
-    latency_ms: float,
+    latency_ms: float | None,
 ) -> dict[str, str]:
     """Return what the file says about itself, as JSON texts by key."""
     data, space = evaluator.data, evaluator.space
@@ -214,6 +246,7 @@ def _metadata(
         "space": {"name": space.name, "hash": space.hash},
         "accuracy": {
             "data": _without_folders(data.name),
+            "precision": evaluator.precision,
             "validation": candidate.validation_accuracy,
             "validation_standard_error": candidate.validation_standard_error,
             "test": test_accuracy,
@@ -224,7 +257,7 @@ def _metadata(
             "measured": latency_ms,
             "budget": front.budget_ms,
             "statistic": STATISTIC if front.budget_at == "min" else f"{front.budget_at} of running back to back",
-            "batch": 1,
+            "batch": parse_device(front.device).batch,
         },
         "device": {"name": front.device, "fingerprint_hash": front.fingerprint_hash},
         "cost": {"params": candidate.params, "macs": candidate.macs},

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from nas.engine.pareto import best_rows, front_rows
-from nas.front import Candidate, Comparison, Front
-from nas.goal import LATENCY, Goal
+from nas.front import Candidate, Comparison, DeviceBudget, DeviceLatency, Front
+from nas.goal import LATENCY, Goal, Target, latency_on
 from nas.ledger import Genes, Ledger, latency_evaluator
 from predictors.quality import standard_error
 from search_spaces.errors import CheckError
@@ -37,10 +37,10 @@ class Evaluated:
     costs: Values
 
     @classmethod
-    def inside(cls, known: Mapping[Genes, float], goal: Goal, *, limit_ms: float) -> Evaluated:
-        """Return those of some networks with their accuracies that keep a goal's bounds and a predicted latency."""
+    def inside(cls, known: Mapping[Genes, float], goal: Goal, limit_ms: Callable[[Target], float]) -> Evaluated:
+        """Return those of some networks with their accuracies that keep a goal's bounds and predicted latencies."""
         genomes = np.array(list(known), dtype=np.int16).reshape(-1, goal.space.n_genes)
-        kept = goal.keeps(genomes, limit_ms=limit_ms)
+        kept = goal.keeps(genomes, limit_ms)
         accuracy = np.array(list(known.values()), dtype=np.float64)
         return cls(genomes=genomes[kept], accuracy=accuracy[kept], costs=goal.predicted(genomes[kept]))
 
@@ -92,85 +92,101 @@ def known_front(goal: Goal, known: Mapping[Genes, float], ledger: Ledger, source
     Raises:
         InputError, MachineError: the ledger cannot be read.
     """
-    budget, table = goal.budget, goal.latency.table
-    name = latency_evaluator(table.fingerprint_hash, budget.at, table.precision, table.batch)
-    # The newest figure of each: one that was disturbed is put right by measuring again.
-    measured = {row.genes: row.value for row in ledger.rows(name, goal.space.hash)}
-    inside = Evaluated.inside(known, goal, limit_ms=math.inf)
-    predicted = goal.predict(LATENCY, inside.genomes)
-    safe = np.array(
-        [
-            measured[genes] <= budget.measured_limit_ms if genes in measured else ms <= budget.unmeasured_limit_ms
-            for genes, ms in zip(map(tuple, inside.genomes.tolist()), predicted.tolist(), strict=True)
-        ],
-        dtype=np.bool_,
-    )
+    inside = Evaluated.inside(known, goal, lambda _: math.inf)
+    genomes = [tuple(row) for row in inside.genomes.tolist()]
+    safe, is_measured = np.ones((2, len(genomes)), dtype=np.bool_)
+    measured: dict[str, dict[Genes, float]] = {}
+    for name, target in goal.latencies.items():
+        # The newest figure of each: one that was disturbed is put right by measuring again.
+        rows = ledger.rows(latency_name(target), goal.space.hash)
+        measured[name] = {row.genes: row.value for row in rows}
+        measured_ms = np.array([measured[name].get(genes, math.nan) for genes in genomes], dtype=np.float64)
+        unmeasured = np.isnan(measured_ms)
+        predicted_safe = goal.predict(name, inside.genomes) <= target.budget.unmeasured_limit_ms
+        safe &= np.where(unmeasured, predicted_safe, measured_ms <= target.budget.measured_limit_ms)
+        is_measured &= ~unmeasured
     if not safe.any():
         return None
     networks = inside.rows(np.flatnonzero(safe))
     # Those that were measured come into question by their measured latency, all of them; of the others the best.
-    is_measured = np.array([genes in measured for genes in map(tuple, networks.genomes.tolist())])
-    others = np.flatnonzero(~is_measured)
-    rows = np.concatenate([np.flatnonzero(is_measured), others[front_rows(networks.objectives[others])]])
-    candidates = candidates_of(goal, networks.rows(rows), measured, source.validation_images)
-    return make_front(goal, candidates, source, known=int(safe.sum()), margin=budget.wide_margin)
+    others = np.flatnonzero(~is_measured[safe])
+    chosen = np.concatenate([np.flatnonzero(is_measured[safe]), others[front_rows(networks.objectives[others])]])
+    candidates = candidates_of(goal, networks.rows(chosen), measured, source.validation_images)
+    return make_front(goal, candidates, source, known=int(safe.sum()), margin=lambda target: target.budget.wide_margin)
 
 
-def make_front(goal: Goal, candidates: list[Candidate], source: Source, *, known: int, margin: float) -> Front:
-    """Return the non-dominated ones of candidates that are inside the budget; the others are told as dropped.
+def latency_name(target: Target) -> str:
+    """Return the name, in the ledger, of what is measured under the conditions of a target's table."""
+    table = target.latency.table
+    return latency_evaluator(table.fingerprint_hash, target.budget.at, table.precision, table.batch)
+
+
+def make_front(
+    goal: Goal, candidates: list[Candidate], source: Source, *, known: int, margin: Callable[[Target], float]
+) -> Front:
+    """Return the non-dominated ones of candidates that are inside the budgets; the others are told as dropped.
 
     Args:
         goal: what was asked for.
         candidates: one at least.
         source: of their figures.
         known: how many evaluated networks they were chosen from.
-        margin: that predictions kept from the budget.
+        margin: that predictions kept from the budget of a device.
 
     Raises:
         CheckError: all of them were measured outside.
     """
-    budget = goal.budget
-    outside = [each for each in candidates if (each.measured_latency_ms or 0.0) > budget.measured_limit_ms]
-    inside = [each for each in candidates if (each.measured_latency_ms or 0.0) <= budget.measured_limit_ms]
+    inside = [each for each in candidates if _is_inside(goal, each)]
     if not inside:
+        limits = " and ".join(f"{each.budget.limit_ms:.3f} ms" for each in goal.targets if each.budget.limit_ms)
         fastest = min(each.latency_ms for each in candidates)
         raise CheckError(
-            f"all {len(candidates)} finalists were measured outside {budget.limit_ms:.3f} ms (fastest {fastest:.3f} ms)"
-            "; raise the budget, or build the table again if the machine has changed"
+            f"all {len(candidates)} finalists were measured outside {limits} (the fastest takes {fastest:.3f} ms on "
+            f"{goal.targets[0].device}); raise the budget, or build the table again if the machine has changed"
         )
-    table = goal.latency.table
+    first, *others = [
+        DeviceBudget(
+            device=target.device,
+            fingerprint_hash=target.latency.table.fingerprint_hash,
+            budget_ms=target.budget.limit_ms,
+            reachable_ms=target.budget.reachable_ms,
+            budget_binds=target.budget.binds,
+            margin=margin(target),
+        )
+        for target in goal.targets
+    ]
     return Front(
-        format_version=Front.CURRENT_VERSION,
         space_hash=goal.space.hash,
         supernet_hash=source.supernet_hash,
-        device=table.device,
-        fingerprint_hash=table.fingerprint_hash,
-        budget_ms=budget.limit_ms,
-        budget_at=budget.at,
+        device=first.device,
+        fingerprint_hash=first.fingerprint_hash,
+        budget_ms=first.budget_ms,
+        budget_at=goal.budget.at,
         bounds=dict(goal.bounds),
         objectives=goal.objectives,
-        reachable_ms=budget.reachable_ms,
-        budget_binds=budget.binds,
-        margin=margin,
+        reachable_ms=first.reachable_ms,
+        budget_binds=first.budget_binds,
+        margin=first.margin,
+        others=tuple(others),
         seed=source.seed,
         evaluations=source.evaluations,
         known=known,
         validation_images=source.validation_images,
         candidates=tuple(_non_dominated(goal, inside)),
-        dropped=tuple(outside),
+        dropped=tuple(each for each in candidates if each not in inside),
         comparison=source.comparison,
     )
 
 
 def candidates_of(
-    goal: Goal, networks: Evaluated, measured: Mapping[Genes, float], validation_images: int
+    goal: Goal, networks: Evaluated, measured: Mapping[str, Mapping[Genes, float]], validation_images: int
 ) -> list[Candidate]:
     """Return evaluated networks with all that is known of them, fastest first.
 
     Args:
         goal: whose costs.
         networks: their accuracies.
-        measured: latencies by genome, by the statistic of the budget.
+        measured: latencies by genome, by the statistic of the budget; for each of the goal's latencies, by its name.
         validation_images: that each accuracy was counted on.
     """
     genomes = networks.genomes
@@ -186,9 +202,18 @@ def candidates_of(
                 validation_accuracy=accuracy,
                 validation_standard_error=standard_error(accuracy, validation_images),
                 predicted_latency_ms=float(costs[LATENCY][row]),
-                measured_latency_ms=measured.get(genes),
+                measured_latency_ms=measured[LATENCY].get(genes),
                 params=int(costs["params"][row]),
                 macs=int(costs["macs"][row]),
+                others=tuple(
+                    DeviceLatency(
+                        device=target.device,
+                        predicted_latency_ms=float(costs[name][row]),
+                        measured_latency_ms=measured[name].get(genes),
+                    )
+                    for name, target in goal.latencies.items()
+                    if name != LATENCY
+                ),
                 **sizes,
             )
         )
@@ -201,7 +226,14 @@ def _non_dominated(goal: Goal, candidates: list[Candidate]) -> list[Candidate]:
     return [candidates[row] for row in front_rows(np.array(rows, dtype=np.float64))]
 
 
+def _is_inside(goal: Goal, candidate: Candidate) -> bool:
+    """Return whether no measured latency is beyond what it must not exceed."""
+    limits = [target.budget.measured_limit_ms for target in goal.targets]
+    return all((ms or 0.0) <= limit for ms, limit in zip(candidate.measured_everywhere_ms, limits, strict=True))
+
+
 def _cost(candidate: Candidate, name: str) -> float:
-    value = candidate.latency_ms if name == LATENCY else getattr(candidate, name)
+    elsewhere = {latency_on(each.device): each.latency_ms for each in candidate.others}
+    value = elsewhere.get(name, candidate.latency_ms) if name.startswith(LATENCY) else getattr(candidate, name)
     assert value is not None
     return float(value)

@@ -15,6 +15,21 @@ from search_spaces.errors import InputError, unknown_name
 
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLatency:
+    """A network's latency on one more device; its fields are those of `Candidate`."""
+
+    device: str
+    predicted_latency_ms: float
+    measured_latency_ms: float | None
+
+    @property
+    def latency_ms(self) -> float:
+        """The best figure there is: measured, or else predicted."""
+        return self.predicted_latency_ms if self.measured_latency_ms is None else self.measured_latency_ms
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One network, truly evaluated.
 
@@ -25,6 +40,7 @@ class Candidate:
         measured_latency_ms: of the whole network, by the table's protocol; None if nobody has measured it.
         file_mb: predicted size of its file, where the table tells.
         memory_mb: predicted memory of a process that runs it, where the table tells.
+        others: latencies on the other devices of the front, in their order.
     """
 
     id: str
@@ -37,11 +53,35 @@ class Candidate:
     macs: int
     file_mb: float | None = None
     memory_mb: float | None = None
+    others: tuple[DeviceLatency, ...] = ()
 
     @property
     def latency_ms(self) -> float:
         """The best figure there is: measured, or else predicted."""
         return self.predicted_latency_ms if self.measured_latency_ms is None else self.measured_latency_ms
+
+    @property
+    def measured_everywhere_ms(self) -> tuple[float | None, ...]:
+        """What was measured on each device of the front, the first one first."""
+        return (self.measured_latency_ms, *(each.measured_latency_ms for each in self.others))
+
+    @property
+    def everywhere_ms(self) -> tuple[float, ...]:
+        """The best figures there are of each device of the front, the first one first."""
+        return (self.latency_ms, *(each.latency_ms for each in self.others))
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceBudget:
+    """What was asked of networks on one more device; its fields are those of `Front`."""
+
+    device: str
+    fingerprint_hash: str
+    budget_ms: float | None
+    reachable_ms: tuple[float, float]
+    budget_binds: bool
+    margin: float
 
 
 @document
@@ -77,17 +117,15 @@ class Front:
         reachable_ms: predicted latency of the fastest and the slowest network of the space.
         budget_binds: whether the slowest network of the space breaks the budget.
         margin: relative distance that predictions had to keep from the budget.
-        evaluations: networks that this search's strategy evaluated or looked up; 0 where it only looked at what was
-            evaluated before.
+        others: more devices on which each candidate keeps a budget.
+        evaluations: networks that this search's strategy asked for; 0 where it only looked at what was evaluated
+            before.
         known: evaluated networks inside the budget, those of earlier searches too, that the front is of.
         validation_images: how many images each accuracy was counted on.
         candidates: fastest first.
         dropped: evaluated networks that were predicted inside the budget and measured outside.
     """
 
-    CURRENT_VERSION: ClassVar[int] = 2
-
-    format_version: int
     space_hash: str
     supernet_hash: str
     device: str
@@ -99,6 +137,7 @@ class Front:
     reachable_ms: tuple[float, float]
     budget_binds: bool
     margin: float
+    others: tuple[DeviceBudget, ...] = ()
     seed: int
     evaluations: int
     known: int
@@ -106,6 +145,24 @@ class Front:
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     dropped: tuple[Candidate, ...]
     comparison: Comparison | None
+
+    @property
+    def devices(self) -> tuple[DeviceBudget, ...]:
+        """What was asked of networks on each device, the first one first."""
+        first = DeviceBudget(
+            device=self.device,
+            fingerprint_hash=self.fingerprint_hash,
+            budget_ms=self.budget_ms,
+            reachable_ms=self.reachable_ms,
+            budget_binds=self.budget_binds,
+            margin=self.margin,
+        )
+        return (first, *self.others)
+
+    @property
+    def name(self) -> str:
+        """What the run keeps it under: the names of its devices."""
+        return " + ".join(each.device for each in self.devices)
 
     @property
     def best(self) -> Candidate:
@@ -140,6 +197,38 @@ class Front:
         if not found:
             raise unknown_name("network", choice, ["best", *(candidate.id for candidate in self.candidates)])
         return found[0]
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fronts:
+    """The last front of each device, or of devices together, as kept in ``front.json``.
+
+    Attributes:
+        last: names of those of the last search.
+        fronts: by name.
+    """
+
+    CURRENT_VERSION: ClassVar[int] = 3
+
+    format_version: int
+    last: Annotated[tuple[str, ...], Field(min_length=1)]
+    fronts: dict[str, Front]
+
+    def pick(self, name: str | None = None) -> Front:
+        """Return the front of a device; without a name, the only one of the last search.
+
+        Raises:
+            InputError: there is none of that name, or several of the last search.
+        """
+        if name is None and len(self.last) > 1:
+            raise InputError(
+                f"the last search was for several devices: add --device with one of {', '.join(map(repr, self.last))}"
+            )
+        name = self.last[0] if name is None else name
+        if name not in self.fronts:
+            raise unknown_name("device with a front", name, self.fronts)
+        return self.fronts[name]
 
 
 def _most_accurate(candidates: Sequence[Candidate]) -> Candidate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -23,7 +23,6 @@ from search_spaces.space import Genomes
 Values = npt.NDArray[np.float64]
 
 LATENCY = "latency_ms"
-DEFAULT_OBJECTIVES = (LATENCY,)
 ACCURACY = "accuracy"
 _BOUND_OPTIONS = {"params": "max-params", "file_mb": "max-size-mb", "memory_mb": "max-memory-mb"}
 
@@ -41,21 +40,59 @@ class Cost(Protocol):
         """Return the largest cost and a genome ``int16[n_genes]`` that has it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A device that networks are to run on, and how fast they have to be there.
+
+    Attributes:
+        latency: predicts the latency of networks on the device.
+        budget: upper bound of it.
+        here: whether finalists are measured on it; if not, predictions keep a wider margin.
+    """
+
+    latency: LatencyPredictor
+    budget: Budget
+    here: bool = True
+
+    @property
+    def device(self) -> str:
+        """Its name."""
+        return self.latency.table.device
+
+    @property
+    def search_limit_ms(self) -> float:
+        """What the predicted latency of a network must not exceed for it to be evaluated."""
+        return self.budget.predicted_limit_ms if self.here else self.budget.unmeasured_limit_ms
+
+    @property
+    def margin(self) -> float:
+        """Relative distance that such predictions keep from the budget."""
+        return self.budget.margin if self.here else self.budget.wide_margin
+
+
 @dataclass(frozen=True)
 class Goal:
     """A request that some network of the space is known to keep.
 
     Attributes:
-        latency: predicts the latency of networks on the device.
-        budget: upper bound of it.
+        targets: devices of one precision; what is sized is sized on the first.
         objectives: names of the costs that are traded off with accuracy.
-        bounds: largest values of costs, by name.
+        bounds: largest values of costs other than latencies, by name.
     """
 
-    latency: LatencyPredictor
-    budget: Budget
+    targets: tuple[Target, ...]
     objectives: tuple[str, ...]
     bounds: Mapping[str, float]
+
+    @property
+    def latency(self) -> LatencyPredictor:
+        """Of the first device."""
+        return self.targets[0].latency
+
+    @property
+    def budget(self) -> Budget:
+        """Of the first device."""
+        return self.targets[0].budget
 
     @property
     def space(self) -> NetworkSpace:
@@ -63,45 +100,53 @@ class Goal:
         return self.latency.space
 
     @cached_property
+    def latencies(self) -> dict[str, Target]:
+        """The devices by the name of the latency on them: the first one's is plain, the others' tells which."""
+        first, *others = self.targets
+        return {LATENCY: first} | {latency_on(each.device): each for each in others}
+
+    @cached_property
     def costs(self) -> dict[str, Cost]:
-        """All costs that are known of networks on the device, by name."""
-        return exact_costs(self.latency)
+        """All costs that are known of networks on the devices, by name."""
+        return exact_costs(self.latency) | {name: target.latency for name, target in self.latencies.items()}
 
     @property
     def options(self) -> str:
         """What to add to a command that is shown to the user, so that it asks for the same."""
-        table, budget = self.latency.table, self.budget
-        parts = [f" --device {table.device}"] if table.device != defaults.DEVICE else []
-        parts += [] if budget.limit_ms is None else [f" --budget-ms {budget.limit_ms:.10g}"]
-        parts += [f" --budget-at {budget.at}"] if budget.at != "min" else []
+        names, limits = [each.device for each in self.targets], [each.budget.limit_ms for each in self.targets]
+        parts = [f" --device {name}" for name in names if names != [defaults.DEVICE]]
+        parts += [" --joint"] if len(names) > 1 else []
+        parts += [f" --budget-ms {limit:.10g}" for limit in limits if limit is not None]
+        parts += [f" --budget-at {self.budget.at}"] if self.budget.at != "min" else []
         parts += [f" --{_BOUND_OPTIONS[name]} {limit:.10g}" for name, limit in self.bounds.items()]
-        parts += [f" --objective {name}" for name in self.objectives if self.objectives != DEFAULT_OBJECTIVES]
+        parts += [f" --objective {name}" for name in self.objectives if self.objectives != tuple(self.latencies)]
         return "".join(parts)
 
     def reachable(self, name: str) -> tuple[float, float]:
         """Return the smallest and the largest value of a cost in the space."""
-        if name == LATENCY:
-            return self.budget.reachable_ms
+        if name in self.latencies:
+            return self.latencies[name].budget.reachable_ms
         return self.costs[name].cheapest()[0], self.costs[name].dearest()[0]
 
     def most(self, name: str) -> float:
         """Return the largest value of a cost that the goal allows, and that can be reached."""
-        limit = self.budget.limit_ms if name == LATENCY else self.bounds.get(name)
+        limit = self.latencies[name].budget.limit_ms if name in self.latencies else self.bounds.get(name)
         return min(math.inf if limit is None else limit, self.reachable(name)[1])
 
     def predict(self, name: str, genomes: Genomes) -> Values:
-        """Return a cost of canonical genomes ``int16[n, n_genes]``, ``float64[n]``; latency as the budget counts it."""
-        scale = self.budget.ratio if name == LATENCY else 1.0
+        """Return a cost of canonical genomes ``int16[n, n_genes]``, ``float64[n]``; latency as its budget counts it."""
+        scale = self.latencies[name].budget.ratio if name in self.latencies else 1.0
         return self.costs[name].predict(genomes) * scale
 
     def predicted(self, genomes: Genomes) -> Values:
         """Return the costs that are traded off, ``float64[n, n_objectives]``."""
         return np.stack([self.predict(name, genomes) for name in self.objectives], axis=1)
 
-    def keeps(self, genomes: Genomes, *, limit_ms: float) -> npt.NDArray[np.bool_]:
-        """Return which canonical genomes keep all bounds and a predicted latency, ``bool[n]``."""
+    def keeps(self, genomes: Genomes, limit_ms: Callable[[Target], float]) -> npt.NDArray[np.bool_]:
+        """Return which canonical genomes keep all bounds and a predicted latency on each device, ``bool[n]``."""
+        limits = dict(self.bounds) | {name: limit_ms(target) for name, target in self.latencies.items()}
         kept = np.ones(len(genomes), dtype=np.bool_)
-        for name, limit in (*self.bounds.items(), (LATENCY, limit_ms)):
+        for name, limit in limits.items():
             kept &= self.predict(name, genomes) <= limit
         return kept
 
@@ -116,8 +161,9 @@ class Goal:
         objectives = [Objective(ACCURACY, accuracy, maximize=True, costly=True, upcoming=upcoming)]
         objectives += [Objective(name, function(name)) for name in self.objectives]
         limits = dict(self.bounds)
-        if self.budget.limit_ms is not None:
-            limits[LATENCY] = self.budget.predicted_limit_ms
+        for name, target in self.latencies.items():
+            if target.budget.limit_ms is not None:
+                limits[name] = target.search_limit_ms
         constraints = [
             Constraint(name, upper=limit, evaluate=None if name in self.objectives else function(name))
             for name, limit in limits.items()
@@ -126,10 +172,15 @@ class Goal:
 
     def cheapest(self) -> Genomes:
         """Return the networks that are cheapest in what is bounded, those of them that keep all bounds."""
-        names = dict.fromkeys([LATENCY, *self.bounds])
+        names = (*self.latencies, *self.bounds)
         genomes = self.space.unique(np.stack([self.costs[name].cheapest()[1] for name in names]))
-        kept: Genomes = genomes[self.keeps(genomes, limit_ms=self.budget.predicted_limit_ms)]
+        kept: Genomes = genomes[self.keeps(genomes, lambda target: target.search_limit_ms)]
         return kept
+
+
+def latency_on(device: str) -> str:
+    """Return the name of the latency on a device beside the first one."""
+    return f"{LATENCY}@{device}"
 
 
 def exact_costs(latency: LatencyPredictor) -> dict[str, Cost]:
@@ -150,33 +201,52 @@ def parse_goal(
     at: Statistic = "min",
     objectives: Iterable[str] = (),
     bounds: Mapping[str, float | None] | None = None,
+    here: bool = True,
+    others: Sequence[Target] = (),
 ) -> Goal:
     """Read what a search is for.
 
     Args:
-        latency: of the device.
+        latency: of the device, or the first device.
         budget: as `parse_budget` reads it.
         at: which figure of running the budget is of.
-        objectives: names of costs; accuracy is always traded off, and may be named. None at all means latency.
+        objectives: names of costs; accuracy is always traded off, and may be named. None at all means the latencies.
         bounds: largest values of costs other than latency, by name; those that are None do not bound.
+        here: whether finalists are measured on that device.
+        others: more devices, on which the same network has to be fast enough.
 
     Raises:
         InputError: a cost is not known of this device, a bound is no number, or no network of the space keeps it.
     """
+    targets = (Target(latency, parse_budget(budget, latency, at=at), here), *others)
+    _refuse_unlike(targets)
     goal = Goal(
-        latency,
-        parse_budget(budget, latency, at=at),
-        tuple(dict.fromkeys(name for name in objectives if name != ACCURACY)) or DEFAULT_OBJECTIVES,
+        targets,
+        tuple(dict.fromkeys(name for name in objectives if name != ACCURACY))
+        or (LATENCY, *(latency_on(each.device) for each in others)),
         {name: limit for name, limit in (bounds or {}).items() if limit is not None},
     )
     for name in (*goal.objectives, *goal.bounds):
         if name not in goal.costs:
             raise unknown_name(f"cost on device {latency.table.device}", name, goal.costs)
     for name, limit in goal.bounds.items():
-        if name == LATENCY:
-            raise InputError(f"{LATENCY} is bounded by the budget, not beside it")
+        if name in goal.latencies:
+            raise InputError(f"{name} is bounded by the budget, not beside it")
         low, high = goal.reachable(name)
         reach = f"it reaches from {rounded_up(low)} to {rounded_up(high)}"
         if not low <= limit < math.inf:
             raise InputError(f"no network of the space is known to keep {name} <= {limit:.10g}: {reach}")
     return goal
+
+
+def _refuse_unlike(targets: Sequence[Target]) -> None:
+    """Raise `InputError` for devices that one network is not searched for together."""
+    names = [target.device for target in targets]
+    if len(set(names)) < len(names):
+        raise InputError(f"a device is named twice: {', '.join(names)}")
+    precisions = {target.latency.table.precision for target in targets}
+    if len(precisions) > 1:
+        raise InputError(
+            f"one network has one accuracy: {' and '.join(names)} are of {' and '.join(sorted(precisions))}; search "
+            "for them one by one, without --joint"
+        )

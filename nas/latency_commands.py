@@ -281,12 +281,11 @@ def analyze_command(
     from nas import present_lut
     from nas.analysis import analyze
     from nas.devices import LocalDevice, parse_device
-    from nas.run import Run, require_searchable
+    from nas.run import Run
 
     target = parse_device(device)
     if not isinstance(target, LocalDevice):
         raise InputError(f"device {target.name} is another machine; layers are told apart here alone")
-    require_searchable(target)
     path = Path(model)
     if not path.suffix and not path.exists():
         path = Run.existing(run, first="nas train").exported_model(model)

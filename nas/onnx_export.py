@@ -24,9 +24,9 @@ from search_spaces.documents import content_hash
 from search_spaces.spec import BlockSpec, block_key
 
 
-def export_network(network: Network) -> onnx.ModelProto:
-    """Return a network as one ONNX model for batches of one image, input ``float[1, c, h, w]``, output logits."""
-    return _export(network, [network.spec.input_shape], [INPUT], [OUTPUT], batch=1)
+def export_network(network: Network, *, batch: int = 1) -> onnx.ModelProto:
+    """Return a network as one ONNX model for batches of one size, input ``float[batch, c, h, w]``, output logits."""
+    return _export(network, [network.spec.input_shape], [INPUT], [OUTPUT], batch=batch)
 
 
 def export_blocks(blocks: Sequence[BlockSpec], *, seed: int, batch: int = 1) -> list[onnx.ModelProto]:

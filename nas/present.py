@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from nas.budget import rounded_up
@@ -64,33 +65,42 @@ def _started_from(initial: InitialWeights) -> str:
     return f"Started from {initial.source}: " + ", ".join([f"{initial.matched} tensors taken over", *lists]) + "."
 
 
-def front(run: Run, result: Front, *, next_step: str, written: bool, as_json: bool) -> None:
-    """Print a front; `written` if it is the one that the run keeps."""
+def fronts(run: Run, results: Sequence[Front], *, next_step: str, written: bool, as_json: bool) -> None:
+    """Print the fronts of one or more devices; `written` if the run keeps them."""
     if as_json:
-        kept = {"file": str(run.front_path)} if written else {}
-        print_json({**kept, "best": result.best.id} | dataclasses.asdict(result))
+        kept: dict[str, object] = {"file": str(run.front_path)} if written else {}
+        objects = [{"best": each.best.id} | dataclasses.asdict(each) for each in results]
+        print_json(kept | (objects[0] if len(objects) == 1 else {"fronts": objects}))
         return
+    for each in results:
+        _front(each)
+    say(f"Next: {next_step}{f' --device {quote(results[0].name)}' if written and len(results) > 1 else ''}")
+
+
+def _front(result: Front) -> None:
     _candidates(result)
-    low, high = result.reachable_ms
-    reach = f"the space is predicted to reach from {_ms(low)} ms to {_ms(high)} ms"
     sustained = "" if result.budget_at == "min" else f" ({result.budget_at} of running back to back)"
-    if result.budget_ms is None:
-        say(f"No budget on {result.device}{sustained}; {reach}.")
-    else:
-        binds = "" if result.budget_binds else ", so the budget does not bind"
+    for asked, latency_ms in zip(result.devices, result.best.everywhere_ms, strict=True):
+        low, high = asked.reachable_ms
+        reach = f"the space is predicted to reach from {_ms(low)} ms to {_ms(high)} ms"
+        if asked.budget_ms is None:
+            say(f"No budget on {asked.device}{sustained}; {reach}.")
+            continue
+        binds = "" if asked.budget_binds else ", so the budget does not bind"
         say(
-            f"Budget: {_ms(result.budget_ms)} ms on {result.device}{sustained}, of which the best uses "
-            f"{result.best.latency_ms / result.budget_ms:.0%}; {reach}{binds}."
+            f"Budget: {_ms(asked.budget_ms)} ms on {asked.device}{sustained}, of which the best uses "
+            f"{latency_ms / asked.budget_ms:.0%}; {reach}{binds}."
         )
     if result.bounds:
         say("Bounds: " + ", ".join(f"{name} <= {limit:.10g}" for name, limit in result.bounds.items()) + ".")
     say(_origin(result))
     if result.dropped:
-        names = ", ".join(f"{candidate.id} ({_ms(candidate.latency_ms)} ms)" for candidate in result.dropped)
+        names = ", ".join(
+            f"{candidate.id} ({', '.join(map(_ms, candidate.everywhere_ms))} ms)" for candidate in result.dropped
+        )
         say(f"Dropped, predicted inside the budget but not measured safely inside: {names}")
     if result.comparison is not None:
         say(_compared(result.comparison))
-    say(f"Next: {next_step}")
 
 
 def _origin(result: Front) -> str:
@@ -98,24 +108,30 @@ def _origin(result: Front) -> str:
     images = f"{result.validation_images} search-validation images"
     if result.evaluations:
         return f"{result.evaluations} networks evaluated on {images}; of all that were ever, {result.known} are inside."
-    unmeasured = any(each.measured_latency_ms is None for each in result.candidates)
+    unmeasured = any(None in each.measured_everywhere_ms for each in result.candidates)
     return f"Of the {result.known} networks inside that were evaluated before, on {images}." + (
         f" Those without a measured latency are predicted inside by {result.margin:.1%} or more." if unmeasured else ""
     )
 
 
-def search_plan(plan: SearchPlan, *, as_json: bool) -> None:
-    """Print what a search could reach and what it would take."""
+def search_plans(plans: Sequence[SearchPlan], *, as_json: bool) -> None:
+    """Print what searches could reach and what they would take."""
     if as_json:
-        print_json(dataclasses.asdict(plan))
+        objects = [dataclasses.asdict(plan) for plan in plans]
+        print_json(objects[0] if len(objects) == 1 else {"plans": objects})
         return
+    for plan in plans:
+        _search_plan(plan)
+
+
+def _search_plan(plan: SearchPlan) -> None:
     print_table(
         ["cost", "smallest", "largest", "at most"],
         [
             [name, rounded_up(low), rounded_up(high), f"{plan.asked[name]:.6g}" if name in plan.asked else "-"]
             for name, (low, high) in plan.reachable.items()
         ],
-        title="What the space reaches",
+        title=f"What the space reaches on {' + '.join(plan.devices)}",
     )
     say(f"{plan.known} networks that were evaluated are inside.")
     if not plan.evaluations:
@@ -132,13 +148,21 @@ def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
         print_json({"path": str(directory / record.file)} | dataclasses.asdict(record))
         return
     say(
-        f"Exported {record.candidate.id}: supernet = extracted = ONNX within {record.parity:.1e} on real images; "
-        "onnx.checker's full check passed."
+        f"Exported {record.candidate.id}{'' if record.precision == 'fp32' else f' in {record.precision}'}: supernet = "
+        f"extracted = ONNX{'' if record.precision == 'fp32' else ' in floats'} within {record.parity:.1e} on real "
+        "images; onnx.checker's full check passed."
     )
-    verdict = "inside" if record.inside_budget else "OUTSIDE"
-    budget = "" if record.budget_ms is None else f", {verdict} the budget of {_ms(record.budget_ms)} ms"
     at = "" if record.budget_at == "min" else f" ({record.budget_at} of running back to back)"
-    say(f"The file itself runs in {_ms(record.latency_ms)} ms{at}{budget}.")
+    for device, latency_ms, budget_ms in (
+        (record.device, record.latency_ms, record.budget_ms),
+        *((each.device, each.latency_ms, each.budget_ms) for each in record.others),
+    ):
+        if latency_ms is None:
+            say(f"{device} is another machine: measure the file there.")
+            continue
+        verdict = "inside" if budget_ms is None or latency_ms <= budget_ms else "OUTSIDE"
+        budget = "" if budget_ms is None else f", {verdict} the budget of {_ms(budget_ms)} ms"
+        say(f"The file itself runs in {_ms(latency_ms)} ms on {device}{at}{budget}.")
     say(
         f"Test accuracy of the file: {_accuracy(record.test_accuracy, record.test_standard_error)} "
         f"({record.test_images} images; the test split has been read {record.test_reads} times)"
@@ -272,30 +296,33 @@ def _candidates(result: Front) -> None:
     best, ties = result.best, result.ties
     told = {*result.objectives, *result.bounds}
     extra = {name: title for name, title in (("file_mb", "file MB"), ("memory_mb", "mem MB")) if name in told}
+    # Of several devices, the best figure there is: a table is as wide as a terminal.
+    latencies = ["predicted ms", "measured ms"]
+    if result.others:
+        latencies = [f"ms on {each.device}" for each in result.devices]
     print_table(
-        [
-            "id",
-            "val. accuracy",
-            "predicted ms",
-            "measured ms",
-            "params",
-            "MACs",
-            *extra.values(),
-        ],
+        ["id", "val. accuracy", *latencies, "params", "MACs", *extra.values()],
         [
             [
                 candidate.id + (" *" if candidate == best else " =" if candidate in ties else ""),
                 _accuracy(candidate.validation_accuracy, candidate.validation_standard_error),
-                _ms(candidate.predicted_latency_ms),
-                "-" if candidate.measured_latency_ms is None else _ms(candidate.measured_latency_ms),
+                *_latencies(candidate),
                 *_size(candidate.params, candidate.macs),
                 *(f"{getattr(candidate, name):.3g}" for name in extra),
             ]
             for candidate in result.candidates
         ],
-        title="Front (* best" + (", = as accurate within one standard error)" if ties else ")"),
+        title=f"Front on {result.name} (* best" + (", = as accurate within one standard error)" if ties else ")"),
         whole=2,
     )
+
+
+def _latencies(candidate: Candidate) -> list[str]:
+    if candidate.others:
+        every = zip(candidate.everywhere_ms, candidate.measured_everywhere_ms, strict=True)
+        return [_ms(latency_ms) + (" ?" if measured is None else "") for latency_ms, measured in every]
+    measured = candidate.measured_latency_ms
+    return [_ms(candidate.predicted_latency_ms), "-" if measured is None else _ms(measured)]
 
 
 def _short_names(files: Sequence[str]) -> list[str]:

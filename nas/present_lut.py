@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.devices import parse_device
-from nas.run import Run, device_option, run_option, searchable
+from nas.run import Run, device_option, run_option
 from nas.terminal import print_json, print_table, say
 from predictors.latency import LatencyPredictor, LatencyTable
 from predictors.quality import LatencyError
@@ -40,10 +39,7 @@ def table(run: Run, built: LatencyTable, path: Path, *, as_json: bool) -> None:
     else:
         say(f"{len(built.blocks)} blocks measured on {built.device}: {path}")
     _quality(built)
-    if searchable(parse_device(built.device)):
-        say("Next: nas search --budget-ms 50%" + device_option(built.device) + run_option(run.path))
-    else:
-        say(f"Next: nas lut show{device_option(built.device)}{run_option(run.path)}")
+    say("Next: nas search --budget-ms 50%" + device_option(built.device) + run_option(run.path))
 
 
 def kit(run: Run, record: KitRecord, out: Path, *, as_json: bool) -> None:

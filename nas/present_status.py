@@ -15,14 +15,15 @@ def status(result: RunStatus, *, as_json: bool) -> None:
         return
     say(f"Run {result.run}: space {result.space} ({in_words(result.architectures)} networks), data {result.data}")
     told = {
-        "supernet": _supernet(result),
-        "tables": "; ".join(map(_table, result.tables)) or "none",
-        "evaluated": f"{result.evaluated:,} networks",
-        "front": (result.front_problem or "none") if result.front is None else _front(result.front),
-        "exports": ", ".join(result.exports) or "none",
+        "supernet": [_supernet(result)],
+        "tables": [_table(table) for table in result.tables],
+        "evaluated": [f"{result.evaluated:,} networks"],
+        "fronts": [result.front_problem] if result.front_problem else [_front(front) for front in result.fronts],
+        "exports": [", ".join(result.exports)] if result.exports else [],
     }
-    for name, text in told.items():
-        say(f"  {name:<10} {text}")
+    for name, lines in told.items():
+        for position, line in enumerate(lines or ["none"]):
+            say(f"  {'' if position else name:<10} {line}")
     say(f"Next: {result.next}")
 
 
@@ -39,13 +40,13 @@ def _supernet(result: RunStatus) -> str:
 def _table(table: TableStatus) -> str:
     if table.problem is not None:
         return f"{table.device}: {table.problem}"
-    return f"{table.device} (off by {table.mape_percent:.1f} % on networks that it has not seen)"
+    return f"{table.device}: off by {table.mape_percent:.1f} % on networks that it has not seen"
 
 
 def _front(front: FrontStatus) -> str:
     budget = "no budget" if front.budget_ms is None else f"at most {front.budget_ms:.4g} ms"
     at = "" if front.budget_at == "min" else f" at {front.budget_at}"
     return (
-        f"{front.networks} networks on {front.device}, {budget}{at}; the best is {front.best}: "
-        f"{100 * front.validation_accuracy:.1f} %, {front.latency_ms:.4g} ms{at}"
+        f"{front.device}, {budget}{at}: {front.networks} networks, the best {front.best} "
+        f"({100 * front.validation_accuracy:.1f} %, {front.latency_ms:.4g} ms{at})"
     )

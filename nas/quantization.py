@@ -61,6 +61,7 @@ def quantized(model: onnx.ModelProto, ranges: Ranges | None = None) -> onnx.Mode
             extra_options={},
         )
         quantizer.quantize_model()
+        quantizer.model.topological_sort()
     result: onnx.ModelProto = quantizer.model.model
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from nas import defaults
 from nas.data import ImageData, describe_data, load_data, resolved
 from nas.devices import Device, Fingerprint, KitDevice, Precision, parse_device
 from nas.files import exclusive_lock, make_folder, read_document, write_atomic
-from nas.front import Front
-from nas.ledger import accuracy_evaluator
+from nas.front import Front, Fronts
+from nas.ledger import Genes, accuracy_evaluator
 from nas.ledger_place import move_ledger, run_ledger
 from nas.onnx_format import exporter_name
 from nas.progress import Progress, no_progress
@@ -153,13 +154,14 @@ class Run:
             raise InputError(f"{self.path} has no trained supernet; run `nas train{run_option(self.path)}` first")
         return record
 
-    def known_accuracies(self) -> dict[tuple[int, ...], float]:
+    def known_accuracies(self, precision: Precision = "fp32") -> dict[Genes, float]:
         """Return the search-validation accuracy of every network that was evaluated with these weights, by genome."""
-        return self.ledger.values(
-            accuracy_evaluator(self.require_supernet().supernet_hash, "validation"), self.space.hash
-        )
+        name = accuracy_evaluator(self.require_supernet().supernet_hash, "validation", precision)
+        return self.ledger.values(name, self.space.hash)
 
-    def evaluator(self, data: ImageData | None = None, *, workers: int | None = None) -> SubnetEvaluator:
+    def evaluator(
+        self, data: ImageData | None = None, *, workers: int | None = None, precision: Precision = "fp32"
+    ) -> SubnetEvaluator:
         """Return what evaluates the run's subnets; loads torch, the supernet, and the images if they are not given."""
         from nas.evaluate import SubnetEvaluator
         from nas.training import load_supernet
@@ -167,7 +169,9 @@ class Run:
         supernet, record = load_supernet(self.space, self.supernet_dir)
         data = data or self.load_data()
         require_same_images(data, record)
-        return SubnetEvaluator(self.space, supernet, record.supernet_hash, data, self.ledger, workers=workers)
+        return SubnetEvaluator(
+            self.space, supernet, record.supernet_hash, data, self.ledger, workers=workers, precision=precision
+        )
 
     @property
     def supernet_dir(self) -> Path:
@@ -229,20 +233,36 @@ class Run:
 
     @property
     def front_path(self) -> Path:
-        """The last search's front."""
+        """The last front of each device."""
         return self.path / "front.json"
 
-    def front(self) -> Front:
-        """Read the last search's front; raises `InputError` naming the command that makes it."""
+    @property
+    def pending_path(self) -> Path:
+        """What searches have begun and not ended."""
+        return self.path / "search.json"
+
+    def fronts(self) -> Fronts:
+        """Read the last front of each device; raises `InputError` naming the command that makes one."""
         command = f"nas search --budget-ms 50%{run_option(self.path)}"
-        front = read_document(self.front_path, Front, next_step=f"run `{command}` first")
-        for candidate in front.candidates:
-            genome = self.space.check([candidate.genes])[0]
-            if front.space_hash != self.space.hash or candidate.id != self.space.architecture(genome).id:
-                raise InputError(
-                    f"{self.front_path}: network {candidate.id} is not of this space; run `{command}` again"
-                )
-        return front
+        kept = read_document(self.front_path, Fronts, next_step=f"run `{command}` first")
+        for front in kept.fronts.values():
+            for candidate in front.candidates:
+                genome = self.space.check([candidate.genes])[0]
+                if front.space_hash != self.space.hash or candidate.id != self.space.architecture(genome).id:
+                    raise InputError(
+                        f"{self.front_path}: network {candidate.id} is not of this space; run `{command}` again"
+                    )
+        return kept
+
+    def front(self, device: str | None = None) -> Front:
+        """Return the last front of a device, or that of the last search; raises as `fronts` and `Fronts.pick`."""
+        return self.fronts().pick(device)
+
+    def keep_fronts(self, found: Sequence[Front], before: Fronts | None) -> None:
+        """Write the fronts of a search, and those that were there of other devices."""
+        fronts = (before.fronts if before else {}) | {front.name: front for front in found}
+        kept = Fronts(format_version=Fronts.CURRENT_VERSION, last=tuple(front.name for front in found), fronts=fronts)
+        write_atomic(self.front_path, pretty_json(kept))
 
     def exported_models(self) -> list[Path]:
         """Return the model files of all exports; raises `InputError` naming the command that makes one."""
@@ -259,23 +279,29 @@ class Run:
             raise unknown_name("exported network", architecture_id, models)
         return models[architecture_id]
 
-    def export_dir(self, architecture_id: str) -> Path:
-        """Return the folder of one exported network."""
-        return self.path / "exports" / architecture_id
+    def export_dir(self, architecture_id: str, device: Device) -> Path:
+        """Return the folder of one exported network, in the precision and the batches of a device."""
+        parts: list[str] = [device.precision] if device.precision != "fp32" else []
+        parts += [f"batch{device.batch}"] if device.batch != 1 else []
+        return self.path / "exports" / "-".join([architecture_id, *parts])
 
 
-def searchable(device: Device) -> bool:
-    """Return whether networks found for a device are measured here as they are exported: in floats, one at a time."""
-    return not isinstance(device, KitDevice) and device.precision == "fp32" and device.batch == 1
+def is_here(device: Device) -> bool:
+    """Return whether a device is this machine, which can measure on it."""
+    return not isinstance(device, KitDevice)
 
 
-def require_searchable(device: Device) -> None:
-    """Raise `InputError` for a device whose tables can be built, shown and checked, but not searched for yet."""
-    if not searchable(device):
-        raise InputError(
-            f"networks are searched, exported and benched for devices of this machine, precision=fp32 and batch=1, not "
-            f"for {device.name}; its table serves `nas lut show` and the library"
-        )
+def require_here(device: Device) -> None:
+    """Raise `InputError` for a device of another machine where something has to be measured."""
+    if not is_here(device):
+        raise InputError(f"this is measured on devices of this machine, not on {device.name}")
+
+
+def require_plain(device: Device) -> None:
+    """Raise `InputError` for a device whose networks hand-made ones are not made for: in floats, one image, here."""
+    require_here(device)
+    if (device.precision, device.batch) != ("fp32", 1):
+        raise InputError(f"hand-made networks are for devices of precision=fp32 and batch=1, not for {device.name}")
 
 
 def require_same_images(data: ImageData, record: TrainingRecord) -> None:

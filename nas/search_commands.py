@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas import defaults
-from nas.options import DeviceOption, JsonOption, MismatchOption, RunOption, SeedOption
+from nas.options import JsonOption, MismatchOption, RunOption, SeedOption
 from nas.progress import progress_bar
 from nas.terminal import warn
 from search_spaces.errors import InputError
@@ -16,16 +16,26 @@ from search_spaces.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nas.devices import Device
-    from nas.front import Front
+    from nas.devices import Precision
+    from nas.evaluate import SubnetEvaluator
+    from nas.front import Front, Fronts
     from nas.goal import Goal
     from nas.run import Run
     from nas.search_plan import SearchSettings
 
 BudgetOption = Annotated[
-    str | None,
-    typer.Option("--budget-ms", metavar="MS", help="Milliseconds, or a share such as 60%.  [default: no budget]"),
+    list[str] | None,
+    typer.Option(
+        "--budget-ms", metavar="MS", help="Milliseconds, or a share such as 60%; or one per device.  [default: none]"
+    ),
 ]
+DevicesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device", metavar="NAME", help=f"Target device, may be repeated: a front each.  [default: {defaults.DEVICE}]"
+    ),
+]
+JointOption = Annotated[bool, typer.Option("--joint", help="One front of networks that keep all devices' budgets.")]
 AtOption = Annotated[
     str, typer.Option("--budget-at", metavar="min|p50|p90", help="What the budget is of: undisturbed, or sustained.")
 ]
@@ -48,14 +58,15 @@ def search_command(
     max_size_mb: SizeOption = None,
     max_memory_mb: MemoryOption = None,
     objective: ObjectiveOption = None,
-    device: DeviceOption = defaults.DEVICE,
+    device: DevicesOption = None,
+    joint: JointOption = False,
     run: RunOption = defaults.RUN,
     evaluations: Annotated[
         int | None,
         typer.Option(
             "--evaluations",
             min=1,
-            help=f"Search, up to N networks in all.  [default: {defaults.EVALUATIONS}; none after a search]",
+            help=f"Search, evaluating N more networks.  [default: {defaults.EVALUATIONS}; none after a search]",
         ),
     ] = None,
     time_limit: Annotated[
@@ -89,10 +100,8 @@ def search_command(
 ) -> None:
     """Find the networks that are most accurate inside a latency budget."""
     from nas import present
-    from nas.files import write_atomic
     from nas.run import run_option
     from nas.search_plan import SearchSettings, plan_search
-    from search_spaces.documents import pretty_json
 
     settings = SearchSettings(
         evaluations=evaluations or defaults.EVALUATIONS,
@@ -104,20 +113,24 @@ def search_command(
     # Whoever says how to search wants to search.
     look_up = evaluations is None and settings == SearchSettings()
     bounds = {"params": max_params, "file_mb": max_size_mb, "memory_mb": max_memory_mb}
-    opened, target, goal = _asked(run, device, budget, budget_at, objective, bounds)
-    if told := opened.require_this_machine(target, goal.latency.table, allow_mismatch=allow_mismatch):
+    opened, goals = _asked(run, device or [], budget or [], budget_at, objective, bounds, joint=joint)
+    for told in _mismatches(opened, goals, allowed=allow_mismatch):
         warn(told)
     if dry_run:
-        front = _front_before(opened, goal) if look_up else None
-        present.search_plan(plan_search(opened, goal, None if front else settings), as_json=as_json)
+        last = readable_fronts(opened) if look_up else None
+        asked = [None if look_up and _front_before(opened, goal, last) else settings for goal in goals]
+        plans = [plan_search(opened, goal, each) for goal, each in zip(goals, asked, strict=True)]
+        present.search_plans(plans, as_json=as_json)
         return
     with opened.lock():
         if ledger is not None:
             opened.move_ledger(ledger)
-        front = _front_before(opened, goal) if look_up else None
-        front = front or _searched(opened, target, goal, settings, workers=workers, quiet=as_json)
-        write_atomic(opened.front_path, pretty_json(front))
-    present.front(opened, front, next_step=f"nas export{run_option(opened.path)}", written=True, as_json=as_json)
+        before = readable_fronts(opened)
+        found = [_front_before(opened, goal, before) if look_up else None for goal in goals]
+        fronts = _searched(opened, goals, found, settings, workers=workers, quiet=as_json)
+        opened.keep_fronts(fronts, before)
+        opened.pending_path.unlink(missing_ok=True)
+    present.fronts(opened, fronts, next_step=f"nas export{run_option(opened.path)}", written=True, as_json=as_json)
 
 
 def front_command(
@@ -128,7 +141,8 @@ def front_command(
     max_size_mb: SizeOption = None,
     max_memory_mb: MemoryOption = None,
     objective: ObjectiveOption = None,
-    device: DeviceOption = defaults.DEVICE,
+    device: DevicesOption = None,
+    joint: JointOption = False,
     run: RunOption = defaults.RUN,
     as_json: JsonOption = False,
 ) -> None:
@@ -137,120 +151,155 @@ def front_command(
     from nas.run import run_option
 
     bounds = {"params": max_params, "file_mb": max_size_mb, "memory_mb": max_memory_mb}
-    opened, _, goal = _asked(run, device, budget, budget_at, objective, bounds)
-    front = _known_front(opened, goal, opened.front()) if opened.front_path.exists() else None
-    command = f"nas search{goal.options}{run_option(opened.path)}"
-    if front is None:
-        raise InputError(f"no search has evaluated a network that is safely inside; run `{command}` first")
-    present.front(opened, front, next_step=command, written=False, as_json=as_json)
+    opened, goals = _asked(run, device or [], budget or [], budget_at, objective, bounds, joint=joint)
+    last = opened.fronts() if opened.front_path.exists() else None
+    fronts = []
+    for goal in goals:
+        front = _known_front(opened, goal, last) if last else None
+        command = f"nas search{goal.options}{run_option(opened.path)}"
+        if front is None:
+            raise InputError(f"no search has evaluated a network that is safely inside; run `{command}` first")
+        fronts.append(front)
+    present.fronts(opened, fronts, next_step=command, written=False, as_json=as_json)
 
 
 def _asked(
     run: Path,
-    device: str,
-    budget: str | None,
+    devices: list[str],
+    budgets: list[str],
     budget_at: str,
     objectives: list[str] | None,
     bounds: dict[str, float | None],
-) -> tuple[Run, Device, Goal]:
-    """Return the run, the device and the goal that options name."""
-    from nas.budget import parse_statistic
+    *,
+    joint: bool,
+) -> tuple[Run, list[Goal]]:
+    """Return the run, and the goals that options name: one per device, or one for all."""
+    from nas.budget import parse_budget, parse_statistic
     from nas.devices import parse_device
-    from nas.goal import parse_goal
-    from nas.run import Run, require_searchable
+    from nas.goal import Target, parse_goal
+    from nas.run import Run, is_here
     from predictors.latency import LatencyPredictor
 
-    target, at = parse_device(device), parse_statistic(budget_at)
-    require_searchable(target)
+    targets, at = [parse_device(name) for name in devices or [defaults.DEVICE]], parse_statistic(budget_at)
+    if len({target.name for target in targets}) < len(targets):
+        raise InputError(f"a device is named twice: {', '.join(target.name for target in targets)}")
+    if len(budgets) not in (0, 1, len(targets)):
+        raise InputError(
+            f"{len(budgets)} budgets for {len(targets)} devices: give --budget-ms once for all, or once for each, in "
+            "the order of the devices"
+        )
+    if joint and len(targets) == 1:
+        raise InputError("--joint is for several devices: repeat --device")
     opened = Run.existing(run, first="nas train")
     opened.require_supernet()
-    latency = LatencyPredictor(opened.space, opened.latency_table(target))
-    return opened, target, parse_goal(latency, budget, at=at, objectives=objectives or (), bounds=bounds)
+    latencies = [LatencyPredictor(opened.space, opened.latency_table(target)) for target in targets]
+    asked = budgets if len(budgets) == len(targets) else [budgets[0] if budgets else None] * len(targets)
+    here = [is_here(target) for target in targets]
+    if not joint:
+        return opened, [
+            parse_goal(latency, budget, at=at, objectives=objectives or (), bounds=bounds, here=each_here)
+            for latency, budget, each_here in zip(latencies, asked, here, strict=True)
+        ]
+    others = [
+        Target(latency, parse_budget(budget, latency, at=at), each_here)
+        for latency, budget, each_here in zip(latencies[1:], asked[1:], here[1:], strict=True)
+    ]
+    first = parse_goal(
+        latencies[0], asked[0], at=at, objectives=objectives or (), bounds=bounds, here=here[0], others=others
+    )
+    return opened, [first]
 
 
-def readable_front(opened: Run) -> Front | None:
-    """Return the last search's front, or None; warns of one that cannot be read."""
+def _mismatches(opened: Run, goals: list[Goal], *, allowed: bool) -> list[str]:
+    """Return what is to be warned of tables of other conditions than those here; refuses them unless allowed."""
+    from nas.devices import parse_device
+
+    told = []
+    for target in (target for goal in goals for target in goal.targets):
+        device, table = parse_device(target.device), target.latency.table
+        if target.here:
+            told.append(opened.require_this_machine(device, table, allow_mismatch=allowed))
+        else:
+            opened.require_this_exporter(table)
+            told.append(f"{device.name} is not this machine: its networks are predicted inside by a wider margin")
+    return [each for each in told if each]
+
+
+def readable_fronts(opened: Run) -> Fronts | None:
+    """Return the last front of each device, or None; warns of a file that cannot be read."""
     try:
-        return opened.front() if opened.front_path.exists() else None
+        return opened.fronts() if opened.front_path.exists() else None
     except InputError as error:
         warn(str(error))
         return None
 
 
-def _front_before(opened: Run, goal: Goal) -> Front | None:
-    """Return the front of what earlier searches have evaluated, or None; warns where that is not what to expect."""
-    last = readable_front(opened)
-    front = last and _known_front(opened, goal, last)
-    if front is None and opened.front_path.exists():
-        warn("no network that an earlier search has evaluated with these weights is known to be inside; searching anew")
-    return front
-
-
-def _known_front(opened: Run, goal: Goal, last: Front) -> Front | None:
+def _known_front(opened: Run, goal: Goal, last: Fronts) -> Front | None:
     """Return the front of what searches until the last one have evaluated, or None if nothing of it is inside."""
     from nas.finalists import Source, known_front
 
     record = opened.require_supernet()
-    if last.supernet_hash != record.supernet_hash:
+    with_these_weights = [each for each in last.fronts.values() if each.supernet_hash == record.supernet_hash]
+    if not with_these_weights:
         return None
-    source = Source(supernet_hash=record.supernet_hash, validation_images=last.validation_images)
-    return known_front(goal, opened.known_accuracies(), opened.ledger, source)
+    source = Source(supernet_hash=record.supernet_hash, validation_images=with_these_weights[0].validation_images)
+    return known_front(goal, opened.known_accuracies(goal.latency.table.precision), opened.ledger, source)
+
+
+def _front_before(opened: Run, goal: Goal, last: Fronts | None) -> Front | None:
+    """Return the front of what earlier searches have evaluated, or None; warns where that is not what to expect."""
+    front = _known_front(opened, goal, last) if last else None
+    if front is None and opened.front_path.exists():
+        warn(
+            "no network that an earlier search has evaluated with these weights is known to be inside on "
+            f"{' and '.join(target.device for target in goal.targets)}; searching anew"
+        )
+    return front
 
 
 def _searched(
-    opened: Run, target: Device, goal: Goal, settings: SearchSettings, *, workers: int | None, quiet: bool
-) -> Front:
+    opened: Run,
+    goals: list[Goal],
+    found: list[Front | None],
+    settings: SearchSettings,
+    *,
+    workers: int | None,
+    quiet: bool,
+) -> list[Front]:
+    """Return a front for each goal: the one that is found already, or else one that is searched for."""
     from nas.memory import keep_freed_memory
     from nas.run import run_option
-    from nas.subnet_search import search_subnets, validate_front
 
     keep_freed_memory()
-    with progress_bar("exporting blocks", quiet=quiet) as progress:
-        cache = opened.block_cache(target.batch)
-        cache.fill(opened.space.blocks, progress)
-    evaluator = opened.evaluator(workers=workers)
-    if workers == 0:
-        warn(f"networks are evaluated where `nas work{run_option(opened.path)}` runs, and nowhere else")
-    with closing(evaluator), progress_bar("searching", quiet=quiet) as progress:
-        outcome = search_subnets(evaluator, goal, settings, progress=progress)
+    fronts = []
+    with ExitStack() as stack:
+        evaluators: dict[Precision, SubnetEvaluator] = {}
+        for goal, front in zip(goals, found, strict=True):
+            precision = goal.latency.table.precision
+            if front is None and precision not in evaluators:
+                if workers == 0:
+                    warn(f"networks are evaluated where `nas work{run_option(opened.path)}` runs, and nowhere else")
+                evaluator = opened.evaluator(workers=workers, precision=precision)
+                evaluators[precision] = stack.enter_context(closing(evaluator))
+            fronts.append(front or _search(opened, goal, settings, evaluators[precision], quiet=quiet))
+    return fronts
+
+
+def _search(opened: Run, goal: Goal, settings: SearchSettings, evaluator: SubnetEvaluator, *, quiet: bool) -> Front:
+    from nas.devices import parse_device
+    from nas.pending_search import known_before
+    from nas.subnet_search import Place, search_subnets, validate_front
+
+    places = {}
+    for device in (parse_device(target.device) for target in goal.targets if target.here):
+        cache = opened.block_cache(device.batch, device.precision)
+        with progress_bar("exporting blocks", quiet=quiet) as progress:
+            cache.fill(opened.space.blocks, progress)
+        places[device.name] = Place(device, cache)
+    before = {} if settings.compare else known_before(opened.pending_path, evaluator, goal, settings)
+    with progress_bar("searching", quiet=quiet) as progress:
+        outcome = search_subnets(evaluator, goal, settings, before=before, progress=progress)
     if outcome.cut_short:
         warn(f"the time limit was over after {len(outcome.found.genomes)} of {settings.evaluations} networks")
     with progress_bar("measuring finalists", quiet=quiet) as progress:
-        return validate_front(outcome, evaluator, goal, settings, device=target, cache=cache, progress=progress)
-
-
-def work_command(
-    *,
-    run: RunOption = defaults.RUN,
-    idle: Annotated[
-        float | None,
-        typer.Option("--idle", min=0.0, metavar="S", help="End when nothing has come for so long.  [default: never]"),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Evaluate networks for a search that runs elsewhere; as many of these as there are processors."""
-    import math
-
-    from nas.memory import keep_freed_memory
-    from nas.run import Run
-    from nas.terminal import print_json, say
-
-    opened = Run.existing(run, first="nas train")
-    opened.require_supernet()
-    keep_freed_memory()
-    evaluator = opened.evaluator()
-    with progress_bar("evaluating what waits", quiet=as_json) as progress:
-        evaluated = evaluator.work(idle_s=math.inf if idle is None else idle, progress=progress)
-    if as_json:
-        print_json({"run": str(opened.path), "evaluated": evaluated})
-    else:
-        say(f"evaluated {evaluated:,} networks of {opened.path}")
-
-
-def status_command(*, run: RunOption = defaults.RUN, as_json: JsonOption = False) -> None:
-    """Show where a run stands, and the next command to type."""
-    from nas import present_status
-    from nas.run import Run
-    from nas.status import run_status
-
-    present_status.status(run_status(Run.existing(run, first="nas train")), as_json=as_json)
+        return validate_front(outcome, evaluator, goal, settings, places=places, progress=progress)

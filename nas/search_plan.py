@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nas.defaults import EVALUATIONS, STRATEGY
 from nas.engine.strategies import check_strategy
 from nas.finalists import Evaluated
-from nas.goal import LATENCY, Goal
+from nas.goal import Goal
 from nas.ledger import accuracy_evaluator
 from nas.run import Run
 from search_spaces.errors import InputError
@@ -19,7 +19,7 @@ class SearchSettings:
     """How a search spends its true evaluations.
 
     Attributes:
-        evaluations: networks that each strategy has evaluated.
+        evaluations: networks that each strategy has evaluated, beside those that were known before.
         strategy: how networks are chosen.
         compare: a second strategy at equal cost, or None.
         seed: of all draws.
@@ -51,13 +51,15 @@ class SearchPlan:
     """What can be asked for, and what a search would take.
 
     Attributes:
+        devices: that networks are to be fast enough on.
         reachable: smallest and largest predicted value of every cost, by name.
         asked: upper bounds that were given, by name.
         known: evaluated networks that keep them.
-        evaluations: that the search would make, those included that it finds in the ledger; 0 if it would make none.
+        evaluations: that the search would make at most; 0 if it would make none.
         seconds_per_evaluation: as fast as earlier ones came one after the other; None if there were none.
     """
 
+    devices: tuple[str, ...]
     reachable: dict[str, tuple[float, float]]
     asked: dict[str, float]
     known: int
@@ -71,12 +73,19 @@ def plan_search(run: Run, goal: Goal, settings: SearchSettings | None) -> Search
     Raises:
         InputError, MachineError: the ledger cannot be read.
     """
-    limit_ms = math.inf if goal.budget.limit_ms is None else goal.budget.limit_ms
-    inside = Evaluated.inside(run.known_accuracies(), goal, limit_ms=limit_ms)
-    name = accuracy_evaluator(run.require_supernet().supernet_hash, "validation")
+    limits_ms = {name: target.budget.limit_ms for name, target in goal.latencies.items()}
+    asked_ms = {name: limit_ms for name, limit_ms in limits_ms.items() if limit_ms is not None}
+    precision = goal.latency.table.precision
+    inside = Evaluated.inside(
+        run.known_accuracies(precision),
+        goal,
+        lambda target: math.inf if target.budget.limit_ms is None else target.budget.limit_ms,
+    )
+    name = accuracy_evaluator(run.require_supernet().supernet_hash, "validation", precision)
     return SearchPlan(
+        devices=tuple(target.device for target in goal.targets),
         reachable={cost: goal.reachable(cost) for cost in goal.costs},
-        asked=dict(goal.bounds) | ({} if goal.budget.limit_ms is None else {LATENCY: goal.budget.limit_ms}),
+        asked=dict(goal.bounds) | asked_ms,
         known=len(inside.genomes),
         evaluations=settings.evaluations * len(settings.strategies) if settings else 0,
         seconds_per_evaluation=run.ledger.median_interval_s(name),

@@ -8,9 +8,10 @@ from typing import Literal
 
 from nas import defaults
 from nas.budget import Statistic
-from nas.devices import parse_device
+from nas.devices import PRECISIONS
 from nas.files import read_document
-from nas.run import Run, device_option, run_option, searchable
+from nas.front import Front
+from nas.run import Run, device_option, run_option
 from nas.training_log import LOG_FILE, steps_logged
 from nas.training_record import TrainingRecord, find_record
 from predictors.latency import LatencyPredictor, LatencyTable
@@ -28,7 +29,7 @@ class TableStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontStatus:
-    """The last search: its device and budget (None for none), how many networks it found, and the best of them."""
+    """A search: its devices and budget (None for none), how many networks it found, and the best of them."""
 
     device: str
     budget_ms: float | None
@@ -52,8 +53,8 @@ class RunStatus:
         steps: of the training, so far; None for imported weights.
         tables: latency tables, those too that cannot be used.
         evaluated: networks whose accuracy with these weights is known.
-        front: of the last search with these weights; None before the first, and where it cannot be read.
-        front_problem: why it cannot be read.
+        fronts: found with these weights, by device; those of the last search first.
+        front_problem: why they cannot be read.
         exports: ids of exported networks.
         next: the command to type.
     """
@@ -66,7 +67,7 @@ class RunStatus:
     steps: int | None
     tables: tuple[TableStatus, ...]
     evaluated: int
-    front: FrontStatus | None
+    fronts: tuple[FrontStatus, ...]
     front_problem: str | None
     exports: tuple[str, ...]
     next: str
@@ -81,7 +82,7 @@ def run_status(run: Run) -> RunStatus:
     """
     record = find_record(run.supernet_dir)
     tables = tuple(_table(run, path) for path in sorted((run.path / "luts").glob("*.json")) if ".kit." not in path.name)
-    front, front_problem = _front(run, record)
+    fronts, front_problem = _fronts(run, record)
     exports = tuple(path.parent.name for path in sorted(run.path.glob("exports/*/model.onnx")))
     steps: int | None = steps_logged(run.supernet_dir / LOG_FILE)
     supernet: Literal["trained", "imported", "stopped", "missing"] = "stopped" if steps else "missing"
@@ -89,14 +90,14 @@ def run_status(run: Run) -> RunStatus:
         supernet, steps = ("trained", record.config.steps) if record.config else ("imported", None)
     if record is None:
         command = "nas train"
-    elif not (devices := [table.device for table in tables if table.problem is None and _is_searchable(table.device)]):
+    elif not (devices := [table.device for table in tables if table.problem is None]):
         command = f"nas build-lut --device {defaults.DEVICE}"
-    elif front is None:
+    elif not fronts:
         command = "nas search --budget-ms 50%" + device_option(
             defaults.DEVICE if defaults.DEVICE in devices else devices[0]
         )
-    elif front.best in exports:
-        command = "nas bench" + device_option(front.device)
+    elif any(name.startswith(fronts[0].best) for name in exports):
+        command = "nas bench" + device_option(fronts[0].device.partition(" ")[0])
     else:
         command = "nas export"
     return RunStatus(
@@ -107,8 +108,8 @@ def run_status(run: Run) -> RunStatus:
         supernet=supernet,
         steps=steps,
         tables=tables,
-        evaluated=len(run.known_accuracies()) if record else 0,
-        front=front,
+        evaluated=sum(len(run.known_accuracies(each)) for each in PRECISIONS) if record else 0,
+        fronts=fronts,
         front_problem=front_problem,
         exports=exports,
         next=command + run_option(run.path),
@@ -125,24 +126,23 @@ def _table(run: Run, path: Path) -> TableStatus:
     return TableStatus(device=table.device, mape_percent=table.error.mape_percent, problem=None)
 
 
-def _is_searchable(device: str) -> bool:
+def _fronts(run: Run, record: TrainingRecord | None) -> tuple[tuple[FrontStatus, ...], str | None]:
+    """Return what is to be said of fronts, or why they cannot be read."""
     try:
-        return searchable(parse_device(device))
-    except InputError:  # of a release that knows more devices
-        return False
-
-
-def _front(run: Run, record: TrainingRecord | None) -> tuple[FrontStatus | None, str | None]:
-    """Return what is to be said of the front, or why it cannot be read."""
-    try:
-        front = run.front() if record and run.front_path.exists() else None
+        kept = run.fronts() if record and run.front_path.exists() else None
     except InputError as error:
-        return None, str(error)
-    if front is None or record is None or front.supernet_hash != record.supernet_hash:
-        return None, None
+        return (), str(error)
+    if kept is None or record is None:
+        return (), None
+    names = [*kept.last, *(name for name in kept.fronts if name not in kept.last)]
+    fronts = [kept.pick(name) for name in names]
+    return tuple(_front(each) for each in fronts if each.supernet_hash == record.supernet_hash), None
+
+
+def _front(front: Front) -> FrontStatus:
     best = front.best
-    found = FrontStatus(
-        device=front.device,
+    return FrontStatus(
+        device=front.name,
         budget_ms=front.budget_ms,
         budget_at=front.budget_at,
         networks=len(front.candidates),
@@ -150,4 +150,3 @@ def _front(run: Run, record: TrainingRecord | None) -> tuple[FrontStatus | None,
         validation_accuracy=best.validation_accuracy,
         latency_ms=best.latency_ms,
     )
-    return found, None

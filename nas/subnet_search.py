@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,22 @@ from nas.engine.search import TIME_IS_OVER, search
 from nas.evaluate import SubnetEvaluator
 from nas.finalists import Evaluated, Source, candidates_of, make_front
 from nas.front import Comparison, Front
-from nas.goal import ACCURACY, Goal
-from nas.ledger import latency_evaluator
+from nas.goal import ACCURACY, Goal, Target
+from nas.ledger import Genes, Ledger, latency_evaluator
 from nas.lut import measure_networks
 from nas.progress import Progress, no_progress
 from nas.search_plan import SearchSettings
 from predictors.accuracy import network_costs
 from search_spaces.errors import CheckError
+from search_spaces.space import Genomes
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A device of this machine, and the exported blocks of the networks that are measured on it."""
+
+    device: Device
+    cache: BlockCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,30 +72,32 @@ def search_subnets(
     goal: Goal,
     settings: SearchSettings,
     *,
+    before: Mapping[Genes, float] | None = None,
     progress: Progress = no_progress,
 ) -> SearchOutcome:
     """Search the supernet for accurate networks that keep a goal's bounds.
 
-    What is searched depends on seed, table and weights alone, but for a time limit. What the ledger already holds is
-    looked up instead of evaluated, so a search that was killed goes over the same networks again, free as far as it
-    had come.
+    What is searched depends on seed, table, weights and what was known before alone, but for a time limit. What the
+    ledger already holds is looked up instead of evaluated, so a search that was killed goes over the same networks
+    again, free as far as it had come.
 
     Args:
         evaluator: gives true accuracy and holds the ledger.
         goal: what is bounded, and what is traded off.
         settings: how to spend evaluations.
+        before: accuracies to start from, by genome; strategies that are compared both start from nothing.
         progress: told of true evaluations.
 
     Raises:
         InputError: no network keeps all bounds at once.
         CheckError: no network could be evaluated.
     """
-    names = settings.strategies
+    names, known = settings.strategies, before or {}
     total = settings.evaluations * len(names)
     objectives, constraints = goal.asked_of(evaluator.evaluate, evaluator.upcoming)
     arms = []
     for position, name in enumerate(names):
-        before = position * settings.evaluations
+        start = position * settings.evaluations
         result = search(
             goal.space,
             objectives,
@@ -95,13 +107,15 @@ def search_subnets(
             seed=settings.seed,
             known=goal.cheapest(),
             features=network_costs(goal.space),
+            before=(list(known), {ACCURACY: list(known.values())}) if known and not settings.compare else None,
             time_limit_s=settings.time_limit_s,
-            progress=lambda done, _, before=before: progress(before + done, total),  # type: ignore[misc]
+            progress=lambda done, _, start=start: progress(start + done, total),  # type: ignore[misc]
         )
-        rows = result.history[result.history["failure"].isna()]
-        if not len(rows):
-            raise CheckError(f"no network could be evaluated: {result.history['failure'].iloc[-1]}")
-        genomes = np.array(rows["genome"].tolist(), dtype=np.int16)
+        own = result.history[result.history["round"] > 0]
+        rows = own[own["failure"].isna()]
+        if len(own) and not len(rows):
+            raise CheckError(f"no network could be evaluated: {own['failure'].iloc[-1]}")
+        genomes = np.array(rows["genome"].tolist(), dtype=np.int16).reshape(-1, goal.space.n_genes)
         arms.append(Evaluated(genomes=genomes, accuracy=rows[ACCURACY].to_numpy(), costs=goal.predicted(genomes)))
     compared = arms[1] if len(arms) > 1 else None
     return SearchOutcome(found=arms[0], compared=compared, cut_short=result.stopped == TIME_IS_OVER)
@@ -113,8 +127,7 @@ def validate_front(
     goal: Goal,
     settings: SearchSettings,
     *,
-    device: Device,
-    cache: BlockCache,
+    places: Mapping[str, Place],
     progress: Progress = no_progress,
 ) -> Front:
     """Measure the finalists as whole networks and keep the non-dominated ones that are really inside the budget.
@@ -122,32 +135,34 @@ def validate_front(
     Finalists come from everything that the ledger holds inside the predicted budget, this search's networks and older
     ones alike. A measurement must clear the budget by the noise floor of the table, so that the next one does too.
 
+    Args:
+        outcome: of the search.
+        evaluator: as of the search.
+        goal: as of the search.
+        settings: as of the search.
+        places: where to measure, by the names of the goal's devices that are here.
+        progress: told of measuring.
+
     Raises:
         CheckError: every finalist was measured outside the budget.
         InputError, MachineError: as ``device.measure``.
     """
-    space, at = goal.space, goal.budget.at
-    known = Evaluated.inside(evaluator.known(), goal, limit_ms=goal.budget.predicted_limit_ms)
+    known = Evaluated.inside(evaluator.known(), goal, lambda target: target.search_limit_ms)
     if not len(known.genomes):
         raise CheckError("no network that was evaluated is predicted inside the budget")
     finalists = known.finalists()
-    with tempfile.TemporaryDirectory(prefix="nas-search-") as folder:
-        measured = measure_networks(
-            cache,
-            {space.architecture(genome).id: space.lower(genome) for genome in finalists.genomes},
-            device,
-            work_dir=Path(folder),
-            seed=settings.seed,
-            sustained_s=sustained_s(at),
-            progress=progress,
-        )
-    latencies: dict[tuple[int, ...], float] = {}
-    # By what it was measured on: the table may be one of other conditions.
-    name = latency_evaluator(device.fingerprint().hash, at, device.precision, device.batch)
-    for genome, network in zip(finalists.genomes, measured, strict=True):
-        genes = tuple(genome.tolist())
-        latencies[genes] = measured_ms(network, at)
-        evaluator.ledger.record(name, space.hash, genes, latencies[genes])
+    measured: dict[str, dict[Genes, float]] = {}
+    for position, (name, target) in enumerate(goal.latencies.items()):
+        measured[name] = {}
+        if target.here:
+            measured[name] = _measured(
+                finalists.genomes,
+                target,
+                places[target.device],
+                evaluator.ledger,
+                seed=settings.seed,
+                progress=_share(progress, position, len(goal.latencies)),
+            )
     images = evaluator.validation_images
     source = Source(
         supernet_hash=evaluator.supernet_hash,
@@ -156,5 +171,35 @@ def validate_front(
         evaluations=len(outcome.found.genomes),
         comparison=outcome.comparison(goal, settings),
     )
-    candidates = candidates_of(goal, finalists, latencies, images)
-    return make_front(goal, candidates, source, known=len(known.genomes), margin=goal.budget.margin)
+    candidates = candidates_of(goal, finalists, measured, images)
+    return make_front(goal, candidates, source, known=len(known.genomes), margin=lambda target: target.margin)
+
+
+def _measured(
+    genomes: Genomes, target: Target, place: Place, ledger: Ledger, *, seed: int, progress: Progress
+) -> dict[Genes, float]:
+    """Return the latencies of whole networks on one device, by the statistic of its budget, and record them."""
+    space, at, device = target.latency.space, target.budget.at, place.device
+    with tempfile.TemporaryDirectory(prefix="nas-search-") as folder:
+        measured = measure_networks(
+            place.cache,
+            {space.architecture(genome).id: space.lower(genome) for genome in genomes},
+            device,
+            work_dir=Path(folder),
+            seed=seed,
+            sustained_s=sustained_s(at),
+            progress=progress,
+        )
+    # By what it was measured on: the table may be one of other conditions.
+    name = latency_evaluator(device.fingerprint().hash, at, device.precision, device.batch)
+    latencies: dict[Genes, float] = {}
+    for genome, network in zip(genomes, measured, strict=True):
+        genes = tuple(genome.tolist())
+        latencies[genes] = measured_ms(network, at)
+        ledger.record(name, space.hash, genes, latencies[genes])
+    return latencies
+
+
+def _share(progress: Progress, position: int, parts: int) -> Progress:
+    """Return the progress of one of several parts of equal length."""
+    return lambda done, total: progress(position * total + done, parts * total)

@@ -142,9 +142,9 @@ def test_a_budget_that_does_not_bind_is_said_not_to(search_stage: Stage, capsys:
     run = Run.existing(search_stage.run, first="nas train")
     budget = parse_budget("10", LatencyPredictor(run.space, run.latency_table(parse_device("cpu"))))
     assert not budget.binds
-    present.front(
+    present.fronts(
         run,
-        replace(run.front(), budget_ms=budget.limit_ms, budget_binds=budget.binds),
+        [replace(run.front(), budget_ms=budget.limit_ms, budget_binds=budget.binds)],
         next_step="",
         written=True,
         as_json=False,

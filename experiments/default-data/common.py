@@ -68,7 +68,7 @@ def _copy(source: Path, target: Path) -> None:
         return
     draft = target.with_name(f".{target.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(source, draft, ignore=shutil.ignore_patterns("ledger.db*", "front.json", ".lock"))
+    shutil.copytree(source, draft, ignore=shutil.ignore_patterns("ledger.db*", "front.json", "search.json", ".lock"))
     draft.rename(target)
 
 

@@ -23,7 +23,7 @@ from nas.fitting import images_seen
 from nas.front import Candidate
 from nas.goal import Goal, parse_goal
 from nas.search_plan import SearchSettings
-from nas.subnet_search import search_subnets, validate_front
+from nas.subnet_search import Place, search_subnets, validate_front
 from nas.training_record import TrainingConfig
 from predictors.latency import LatencyPredictor
 from predictors.quality import standard_error
@@ -90,7 +90,8 @@ def _search(study: Study, seed: int, arm: str) -> Rows:
     settings = SearchSettings(evaluations=study.config["worth"]["evaluations"], strategy=ARMS[arm], seed=seed)
     started = time.perf_counter()
     outcome = search_subnets(evaluator, goal, settings)
-    front = validate_front(outcome, evaluator, goal, settings, device=study.device, cache=run.block_cache())
+    places = {study.device.name: Place(study.device, run.block_cache())}
+    front = validate_front(outcome, evaluator, goal, settings, places=places)
     record = run.require_supernet()
     cost = {
         "seconds": record.seconds + time.perf_counter() - started,

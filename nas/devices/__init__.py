@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from nas.devices.base import (
+    PRECISIONS,
     Conditions,
     Device,
     Fingerprint,
@@ -31,6 +32,7 @@ from search_spaces.errors import InputError, unknown_name
 
 __all__ = [
     "DEVICES",
+    "PRECISIONS",
     "Conditions",
     "Device",
     "Fingerprint",

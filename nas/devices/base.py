@@ -16,6 +16,7 @@ from nas.progress import Progress, no_progress
 from search_spaces.documents import content_hash, document
 
 Precision = Literal["fp32", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
 _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0)]

@@ -22,6 +22,9 @@ from nas.progress import Progress, no_progress
 from search_spaces.errors import CheckError, InputError, unknown_name
 from search_spaces.space import Genomes, SearchSpace
 
+Told = tuple[npt.ArrayLike, Mapping[str, npt.ArrayLike]]
+"""Genomes ``int16[n, n_genes]``, and ``float[n]`` per costly objective or constraint, by name."""
+
 TIME_IS_OVER = "the time limit is over"
 """Why a search has stopped, where it is that."""
 
@@ -44,6 +47,7 @@ def search(
     ledger: Path | str | None = None,
     known: npt.ArrayLike | None = None,
     features: Evaluate | None = None,
+    before: Told | None = None,
     min_gain: float = 0.0,
     time_limit_s: float | None = None,
     progress: Progress = no_progress,
@@ -63,6 +67,7 @@ def search(
             search started again goes on where it was stopped; another one starts from what is known.
         known: genomes ``int16[k, g]`` that keep the cheap constraints, for where random ones hardly ever do.
         features: more that is known about genomes, ``f(genomes int16[n, g]) -> float[n, k]``; helps to predict.
+        before: networks that are evaluated already, as `Search.tell` takes them; they count for nothing.
         min_gain: end when the strategy expects less relative gain in hypervolume from its best candidate, three rounds
             in a row; strategies that expect nothing never end so.
         time_limit_s: end after the evaluation during which so many seconds have passed.
@@ -79,7 +84,15 @@ def search(
     if time_limit_s is not None and not time_limit_s >= 0.0:
         raise InputError(f"time_limit_s must be a number of seconds, got {time_limit_s}")
     loop = Search(
-        space, objectives, constraints, strategy=strategy, seed=seed, ledger=ledger, known=known, features=features
+        space,
+        objectives,
+        constraints,
+        strategy=strategy,
+        seed=seed,
+        ledger=ledger,
+        known=known,
+        features=features,
+        before=before,
     )
     stopped = "all evaluations are spent"
     deadline_s = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
@@ -111,7 +124,7 @@ class Search:
     Asked networks may be told in any order and number, together or apart, and so may networks that were never asked.
 
     Args:
-        space, objectives, constraints, strategy, seed, ledger, known, features: as of `search`.
+        space, objectives, constraints, strategy, seed, ledger, known, features, before: as of `search`.
 
     Raises:
         InputError, MachineError: as `search`.
@@ -128,6 +141,7 @@ class Search:
         ledger: Path | str | None = None,
         known: npt.ArrayLike | None = None,
         features: Evaluate | None = None,
+        before: Told | None = None,
     ) -> None:
         if not isinstance(seed, int | np.integer) or seed < 0:
             raise InputError(f"seed must be a whole number from 0 on, got {seed!r}")
@@ -147,6 +161,8 @@ class Search:
         self._gains: list[float] = []
         if self._records is not None:
             self._start_from(*self._records.earlier())
+        if before is not None:
+            self._start_from(*self._valued(*before))
 
     @property
     def evaluations(self) -> int:
@@ -340,9 +356,20 @@ class Search:
         if complete.any():
             self._strategy.tell(genomes[complete], values[complete])
 
+    def _valued(
+        self, genomes: npt.ArrayLike, figures: Mapping[str, npt.ArrayLike]
+    ) -> tuple[Genomes, npt.NDArray[np.float64]]:
+        """Return networks with all their metrics from those that are told of them."""
+        told = self._new(genomes)
+        rows = np.array(told, dtype=np.int16).reshape(-1, self._problem.space.n_genes)
+        values = self._problem.cheap(rows)
+        for metric, column in self._columns(figures, len(told)).items():
+            values[:, metric] = column
+        return rows, values
+
     def _start_from(self, genomes: Genomes, values: npt.NDArray[np.float64]) -> None:
         for genes, row in zip(_genes(genomes), values, strict=True):
-            self._rows[genes] = Evaluation(genes, 0, "in the ledger before", row, None)
+            self._rows[genes] = Evaluation(genes, 0, "known before", row, None)
         self._tell_strategy(genomes, values)
 
     def _refuse_failures(self, also: Mapping[Genes, Outcome], *, hope: int = 0) -> None:

@@ -18,15 +18,20 @@ from nas.ledger import Ledger
 from nas.progress import Progress, no_progress
 from nas.search_plan import SearchSettings
 from nas.subnet_search import SearchOutcome, search_subnets
+from predictors.latency import LatencyPredictor
 from search_spaces.space import Genomes
 from search_spaces.tiny import tiny
-from tests.nas.synthetic_latency import synthetic_latency
+from tests.nas.synthetic_latency import synthetic_latency, synthetic_table
 
 Values = npt.NDArray[np.float64]
 
 SPACE = tiny(1, 10)
 LATENCY = synthetic_latency(SPACE, noise=0.04)
 """Noisy, so that predictions have to keep a distance from the budget that a search would notice."""
+OTHER = LatencyPredictor(
+    SPACE, dataclasses.replace(synthetic_table(SPACE, noise=0.02, seed=1), device="cpu:threads=2", fingerprint_hash="2")
+)
+"""A second device, of which other networks were measured."""
 IMAGES = 360
 SETTINGS = SearchSettings(evaluations=44, compare="random-predictor")
 _TERMS = np.random.default_rng(7).random((SPACE.n_genes, int(SPACE.n_options.max())))
@@ -51,6 +56,7 @@ class SyntheticEvaluator(SubnetEvaluator):
         self.accuracy = accuracy
         self.space = SPACE
         self.supernet_hash = "5eed"
+        self.precision = "fp32"
         self.ledger = ledger
         self.values: dict[tuple[int, ...], float] = {}
         self.truly_evaluated: list[tuple[int, ...]] = []
@@ -62,6 +68,9 @@ class SyntheticEvaluator(SubnetEvaluator):
     def known(self, split: SplitName = "validation") -> dict[tuple[int, ...], float]:
         assert split == "validation"
         return dict(self.values)
+
+    def upcoming(self, genomes: Genomes) -> None:
+        """Nobody else evaluates."""
 
     def evaluate(
         self, genomes: Genomes, *, split: SplitName = "validation", progress: Progress = no_progress

@@ -57,18 +57,20 @@ OPTIONS = {
     "lut show": {"--device", "--run", "--csv", "--json"},
     "lut check": {"--device", "--run", "--networks", "--allow-mismatch", "--seed", "--json"},
     "search": {
-        *("--budget-ms", "--budget-at", "--max-params", "--max-size-mb", "--max-memory-mb", "--objective", "--device"),
+        *("--budget-ms", "--budget-at", "--max-params", "--max-size-mb", "--max-memory-mb", "--objective"),
+        *("--device", "--joint"),
         *("--run", "--evaluations", "--time-limit", "--strategy", "--compare", "--dry-run", "--allow-mismatch"),
         *("--workers", "--ledger", "--seed", "--json"),
     },
     "work": {"--run", "--idle", "--json"},
     "front": {
-        *("--budget-ms", "--budget-at", "--max-params", "--max-size-mb", "--max-memory-mb", "--objective", "--device"),
+        *("--budget-ms", "--budget-at", "--max-params", "--max-size-mb", "--max-memory-mb", "--objective"),
+        *("--device", "--joint"),
         *("--run", "--json"),
     },
     "status": {"--run", "--json"},
-    "export": {"--pick", "--run", "--allow-mismatch", "--seed", "--json"},
-    "bench": {"--device", "--run", "--seed", "--json"},
+    "export": {"--pick", "--device", "--run", "--allow-mismatch", "--seed", "--json"},
+    "bench": {"--device", "--sustained", "--run", "--seed", "--json"},
     "baseline": {
         *("--preset", "--budget-ms", "--steps", "--seconds", "--device", "--run", "--accelerator", "--seed", "--json"),
         "--allow-mismatch",
@@ -246,7 +248,7 @@ def test_searching_prints_the_documented_keys(search_stage: Stage) -> None:
     for candidate in value["candidates"]:
         assert candidate.keys() == documented["candidate"]
     assert value["comparison"].keys() == documented["comparison"]
-    stored = json.loads((search_stage.run / "front.json").read_text())
+    stored = json.loads((search_stage.run / "front.json").read_text())["fronts"]["cpu"]
     assert {key: value[key] for key in stored} == stored
 
 

@@ -289,7 +289,7 @@ def test_a_table_that_contradicts_itself_is_refused(copied: Path, change: Callab
 def test_a_front_that_contradicts_itself_is_refused(
     copied: Path, change: Callable[[dict[str, Any]], object], expected: str
 ) -> None:
-    edit(copied / "front.json", change)
+    edit(copied / "front.json", lambda fronts: change(fronts["fronts"]["cpu"]))
     assert expected in refusal(nas_here("export", "--run", copied))
     assert not list(copied.parent.glob("**/model.onnx"))
 

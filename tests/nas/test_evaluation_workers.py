@@ -64,6 +64,7 @@ def test_several_processes_give_the_table_that_one_gives(tmp_path: Path) -> None
     assert together.ledger.count(NAME) == len(GENOMES)
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_was_at_is_evaluated_by_another(tmp_path: Path) -> None:
     evaluator = evaluator_of(tmp_path, workers=2)
     killed: list[int] = []
@@ -75,7 +76,7 @@ def test_what_a_killed_worker_was_at_is_evaluated_by_another(tmp_path: Path) -> 
             os.kill(worker, signal.SIGKILL)
             killed.append(worker)
 
-    asked = np.concatenate([GENOMES, SPACE.sample(60, np.random.default_rng(1))])
+    asked = np.concatenate([GENOMES, SPACE.sample(24, np.random.default_rng(1))])
     values = evaluator.evaluate(asked, progress=kill)
     assert killed
     evaluator.close()

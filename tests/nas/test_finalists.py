@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.finalists import Source, known_front
+from nas.budget import parse_budget
+from nas.finalists import Source, known_front, latency_name
 from nas.front import Front
-from nas.goal import Goal, exact_costs, parse_goal
+from nas.goal import Goal, Target, exact_costs, parse_goal
 from nas.ledger import Ledger, latency_evaluator
-from tests.nas.synthetic_search import IMAGES, LATENCY, SPACE, synthetic_accuracy, tuples
+from tests.nas.synthetic_search import IMAGES, LATENCY, OTHER, SPACE, synthetic_accuracy, tuples
 
 GENOMES = SPACE.unique(SPACE.sample(400, np.random.default_rng(5)))
 KNOWN = dict(zip(tuples(GENOMES), synthetic_accuracy(GENOMES).tolist(), strict=True))
@@ -114,3 +115,29 @@ def test_a_front_of_sizes_keeps_what_no_other_beats_in_them(tmp_path: Path) -> N
     both = front_of(parse_goal(LATENCY, "80%", objectives=["params", "latency_ms"]), tmp_path)
     assert both is not None
     assert {each.id for each in front.candidates} < {each.id for each in both.candidates}
+
+
+def test_a_front_of_several_devices_keeps_each_budget_by_what_is_known_there(tmp_path: Path) -> None:
+    other = Target(OTHER, parse_budget("40%", OTHER))
+    goal = parse_goal(LATENCY, "50%", others=[other])
+    elsewhere = dict(zip(tuples(GENOMES), OTHER.predict(GENOMES).tolist(), strict=True))
+    front = front_of(goal, tmp_path)
+    assert front is not None
+    assert front.name == "cpu + cpu:threads=2"
+    limits = goal.budget.unmeasured_limit_ms, other.budget.unmeasured_limit_ms
+    inside = [genes for genes in KNOWN if PREDICTED[genes] <= limits[0] and elsewhere[genes] <= limits[1]]
+    assert front.known == len(inside)
+    for each in front.candidates:
+        assert each.everywhere_ms == (PREDICTED[each.genes], elsewhere[each.genes])
+        assert each.genes in inside
+    # Measured on one of the two: there, the measurement counts.
+    best = front.best.genes
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.record(latency_name(other), SPACE.hash, best, other.budget.measured_limit_ms * 1.001)
+    without = known_front(goal, KNOWN, ledger, SOURCE)
+    assert without is not None
+    assert best not in {each.genes for each in without.candidates}
+    ledger.record(latency_name(other), SPACE.hash, best, 0.5 * other.budget.measured_limit_ms)
+    again = known_front(goal, KNOWN, ledger, SOURCE)
+    assert again is not None
+    assert again.best.measured_everywhere_ms == (None, 0.5 * other.budget.measured_limit_ms)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nas.files import read_document, write_atomic
-from nas.front import Candidate, Comparison, Front
+from nas.front import Candidate, Comparison, DeviceBudget, DeviceLatency, Front, Fronts
 from search_spaces.documents import pretty_json
 from search_spaces.errors import InputError
 
@@ -34,7 +34,6 @@ CANDIDATES = (
     candidate("beef000000", 0.80, 3.0),
 )
 FRONT = Front(
-    format_version=Front.CURRENT_VERSION,
     space_hash="5bace",
     supernet_hash="5eed",
     device="cpu",
@@ -62,6 +61,51 @@ FRONT = Front(
         reference={"error": 0.5, "latency_ms": 4.0},
     ),
 )
+
+
+TWO = dataclasses.replace(
+    FRONT,
+    candidates=tuple(
+        dataclasses.replace(
+            each,
+            others=(DeviceLatency(device="cpu:threads=2", predicted_latency_ms=0.5, measured_latency_ms=None),),
+        )
+        for each in CANDIDATES
+    ),
+    dropped=(),
+    others=(
+        DeviceBudget(
+            device="cpu:threads=2",
+            fingerprint_hash="beef",
+            budget_ms=1.0,
+            reachable_ms=(0.25, 4.0),
+            budget_binds=True,
+            margin=0.01,
+        ),
+    ),
+)
+
+
+def fronts_of(*fronts: Front) -> Fronts:
+    return Fronts(
+        format_version=Fronts.CURRENT_VERSION,
+        last=tuple(front.name for front in fronts),
+        fronts={front.name: front for front in fronts},
+    )
+
+
+def test_a_front_is_of_one_device_or_of_several_together() -> None:
+    both = fronts_of(FRONT, TWO)
+    assert both.pick("cpu") == FRONT
+    assert both.pick("cpu + cpu:threads=2") == TWO
+    assert [each.device for each in TWO.devices] == ["cpu", "cpu:threads=2"]
+    assert TWO.best.everywhere_ms == (3.0, 0.5)
+    assert TWO.best.measured_everywhere_ms == (3.0, None)
+    with pytest.raises(InputError, match="for several devices: add --device"):
+        both.pick()
+    with pytest.raises(InputError, match="'cpu:threads=2'"):
+        both.pick("cpu:threads=2")
+    assert fronts_of(TWO).pick() == TWO
 
 
 def test_the_best_is_the_most_accurate_and_the_fastest_of_equals() -> None:
@@ -134,11 +178,14 @@ def test_what_was_dropped_cannot_be_picked() -> None:
         FRONT.pick("dddddddddd")
 
 
-@pytest.mark.parametrize("front", [FRONT, dataclasses.replace(FRONT, comparison=None, dropped=(), budget_binds=False)])
+@pytest.mark.parametrize(
+    "front", [FRONT, TWO, dataclasses.replace(FRONT, comparison=None, dropped=(), budget_binds=False)]
+)
 def test_a_front_comes_back_from_its_file_as_it_was(tmp_path: Path, front: Front) -> None:
     path = tmp_path / "front.json"
-    write_atomic(path, pretty_json(front))
-    assert read_document(path, Front) == front
+    fronts = fronts_of(front)
+    write_atomic(path, pretty_json(fronts))
+    assert read_document(path, Fronts) == fronts
 
 
 @pytest.mark.parametrize(
@@ -147,7 +194,6 @@ def test_a_front_comes_back_from_its_file_as_it_was(tmp_path: Path, front: Front
         ("budget_ms", "4", "budget_ms"),
         ("candidates", [{"id": "0a1b2c3d4e"}], "candidates"),
         ("supernet", "5eed", "supernet"),
-        ("format_version", 3, "newer"),
         ("margin", None, "margin"),
         ("candidates", [], "candidates"),
     ],
@@ -156,9 +202,11 @@ def test_a_front_that_was_changed_by_hand_is_refused_naming_the_field(
     tmp_path: Path, field: str, value: object, word: str
 ) -> None:
     path = tmp_path / "front.json"
-    path.write_text(json.dumps(json.loads(pretty_json(FRONT)) | {field: value}))
+    stored = json.loads(pretty_json(fronts_of(FRONT)))
+    stored["fronts"]["cpu"][field] = value
+    path.write_text(json.dumps(stored))
     with pytest.raises(InputError, match=word) as refusal:
-        read_document(path, Front)
+        read_document(path, Fronts)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 

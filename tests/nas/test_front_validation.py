@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 
 from nas.block_cache import BlockCache
+from nas.budget import parse_budget
 from nas.finalists import FINALISTS
 from nas.front import Front
+from nas.goal import Target, parse_goal
 from nas.ledger import Ledger
-from nas.subnet_search import validate_front
+from nas.subnet_search import Place, search_subnets, validate_front
+from predictors.latency import LatencyPredictor
 from predictors.quality import standard_error
 from search_spaces.errors import CheckError, InputError
 from tests.nas.synthetic_latency import ChosenDevice, genomes_by_id, hollow_cache
 from tests.nas.synthetic_search import (
     IMAGES,
     LATENCY,
+    OTHER,
     SETTINGS,
     SPACE,
     Search,
@@ -28,6 +32,8 @@ from tests.nas.synthetic_search import (
     search,
     synthetic_accuracy,
 )
+
+ELSEWHERE = LatencyPredictor(SPACE, dataclasses.replace(OTHER.table, device="kit:target=pi"))
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +67,8 @@ class Validator:
 
     def run(self, latency_ms: Callable[[str], float]) -> Validation:
         device = ChosenDevice(latency_ms, [])
-        front = validate_front(
-            self.search.outcome, self.evaluator, self.search.goal, SETTINGS, device=device, cache=self.cache
-        )
+        places = {"cpu": Place(device, self.cache)}
+        front = validate_front(self.search.outcome, self.evaluator, self.search.goal, SETTINGS, places=places)
         return Validation(front, device.asked)
 
 
@@ -180,7 +185,7 @@ def test_finalists_that_are_all_outside_are_a_failed_check_naming_the_fastest(va
     with pytest.raises(CheckError) as failure:
         validator.run(lambda name: limit + ms[name])
     assert f"{limit:.3f} ms" in str(failure.value)
-    assert f"fastest {limit + LATENCY.cheapest()[0]:.3f} ms" in str(failure.value)
+    assert f"the fastest takes {limit + LATENCY.cheapest()[0]:.3f} ms on cpu" in str(failure.value)
     assert f"all {FINALISTS} finalists" in str(failure.value)
 
 
@@ -218,3 +223,23 @@ def test_a_budget_that_does_not_bind_is_compared_inside_the_reachable_range(tmp_
     assert front.comparison is not None
     assert front.comparison.reference["latency_ms"] == LATENCY.dearest()[0]
     assert front.comparison.hypervolume > 0
+
+
+@pytest.mark.slow
+def test_finalists_for_several_devices_are_measured_on_those_that_are_here(tmp_path: Path) -> None:
+    evaluator = SyntheticEvaluator(Ledger(tmp_path / "ledger.db"))
+    others = [Target(OTHER, parse_budget("60%", OTHER)), Target(ELSEWHERE, parse_budget("60%", ELSEWHERE), here=False)]
+    goal = parse_goal(LATENCY, "60%", others=others)
+    settings = dataclasses.replace(SETTINGS, compare=None)
+    outcome = search_subnets(evaluator, goal, settings)
+    cache = hollow_cache(SPACE, tmp_path / "blocks")
+    devices = {name: ChosenDevice(lambda _, ms=ms: ms, []) for name, ms in (("cpu", 0.02), ("cpu:threads=2", 0.03))}  # type: ignore[misc]
+    places = {name: Place(device, cache) for name, device in devices.items()}
+    front = validate_front(outcome, evaluator, goal, settings, places=places)
+    assert front.name == "cpu + cpu:threads=2 + kit:target=pi"
+    for each in front.candidates:
+        assert each.measured_everywhere_ms == (0.02, 0.03, None)
+        assert each.everywhere_ms[2] <= others[1].budget.unmeasured_limit_ms
+    slow = {**places, "cpu:threads=2": Place(ChosenDevice(lambda _: 1e6, []), cache)}
+    with pytest.raises(CheckError, match="finalists were measured outside"):
+        validate_front(outcome, evaluator, goal, settings, places=slow)

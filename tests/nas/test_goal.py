@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.budget import Budget
-from nas.goal import Goal, exact_costs, parse_goal
+from nas.budget import Budget, parse_budget
+from nas.goal import Goal, Target, exact_costs, parse_goal
 from nas.search_plan import SearchSettings
 from predictors.latency import LatencyPredictor
 from search_spaces.errors import InputError
-from tests.nas.synthetic_search import LATENCY, SETTINGS, SPACE, search, tuples
+from tests.nas.synthetic_search import LATENCY, OTHER, SETTINGS, SPACE, search, tuples
 
 GENOMES = SPACE.sample(300, np.random.default_rng(3))
 PLAIN = dataclasses.replace(SETTINGS, compare=None)
@@ -39,7 +39,7 @@ def test_the_ends_of_every_cost_are_inside_which_all_networks_are() -> None:
 def test_latency_is_counted_as_the_budget_counts_it() -> None:
     goal = parse_goal(LATENCY, "50%", at="p90")
     np.testing.assert_allclose(goal.predict("latency_ms", GENOMES), LATENCY.predict_percentile(GENOMES, "p90"))
-    kept = goal.keeps(GENOMES, limit_ms=goal.budget.predicted_limit_ms)
+    kept = goal.keeps(GENOMES, lambda target: target.budget.predicted_limit_ms)
     assert goal.budget.limit_ms is not None
     assert 0 < kept.sum() < len(kept)
     assert LATENCY.predict_percentile(GENOMES, "p90")[kept].max() <= goal.budget.limit_ms
@@ -69,7 +69,7 @@ def test_without_a_budget_nothing_but_the_bounds_is_kept() -> None:
     limit = float(np.median(parse_goal(LATENCY).predict("params", GENOMES)))
     goal = parse_goal(LATENCY, bounds={"params": limit, "file_mb": None})
     assert goal.bounds == {"params": limit}
-    kept = goal.keeps(GENOMES, limit_ms=goal.budget.predicted_limit_ms)
+    kept = goal.keeps(GENOMES, lambda target: target.budget.predicted_limit_ms)
     np.testing.assert_array_equal(kept, goal.predict("params", GENOMES) <= limit)
     _, constraints = goal.asked_of(lambda genomes: np.zeros(len(genomes)))
     assert [(each.name, each.upper) for each in constraints] == [("params", limit)]
@@ -138,7 +138,7 @@ def test_bounds_that_only_contradict_each_other_are_refused_with_both_ranges(tmp
     exact = Budget(
         limit_ms=fastest[0], reachable_ms=(fastest[0], LATENCY.dearest()[0]), margin=0.0, wide_margin=0.0, noise=0.0
     )
-    goal = Goal(LATENCY, exact, ("latency_ms",), {"params": smallest[0]})
+    goal = Goal((Target(LATENCY, exact),), ("latency_ms",), {"params": smallest[0]})
     assert not len(goal.cheapest())
     with pytest.raises(InputError, match=r"no network keeps all bounds at once: .*latency_ms.*reachable.*params"):
         goal_search(tmp_path, goal)
@@ -183,3 +183,36 @@ def test_a_search_ends_when_its_time_is_over(tmp_path: Path) -> None:
     assert found.outcome.cut_short
     with pytest.raises(InputError, match="leave the time limit out"):
         SearchSettings(compare="random", time_limit_s=1.0)
+
+
+def test_one_network_for_several_devices_keeps_the_budget_of_each() -> None:
+    other = Target(OTHER, parse_budget("30%", OTHER), here=False)
+    goal = parse_goal(LATENCY, "50%", others=[other])
+    assert goal.objectives == ("latency_ms", "latency_ms@cpu:threads=2")
+    first = goal.targets[0]
+    assert (first.search_limit_ms, other.search_limit_ms) == (
+        goal.budget.predicted_limit_ms,
+        other.budget.unmeasured_limit_ms,
+    )
+    kept = goal.keeps(GENOMES, lambda target: target.search_limit_ms)
+    expected = LATENCY.predict(GENOMES) <= first.search_limit_ms
+    expected &= OTHER.predict(GENOMES) <= other.budget.unmeasured_limit_ms
+    np.testing.assert_array_equal(kept, expected)
+    assert 0 < kept.sum() < (LATENCY.predict(GENOMES) <= first.search_limit_ms).sum()
+    _, constraints = goal.asked_of(lambda genomes: np.zeros(len(genomes)))
+    assert {each.name: each.upper for each in constraints} == {
+        "latency_ms": first.search_limit_ms,
+        "latency_ms@cpu:threads=2": other.search_limit_ms,
+    }
+    np.testing.assert_array_equal(goal.predicted(GENOMES)[:, 1], OTHER.predict(GENOMES))
+    words = goal.options.split()
+    assert words[:5] == ["--device", "cpu", "--device", "cpu:threads=2", "--joint"]
+    assert words.count("--budget-ms") == 2
+    assert "--objective" not in words
+
+
+def test_devices_that_one_network_is_not_searched_for_are_refused() -> None:
+    in_int8 = LatencyPredictor(SPACE, dataclasses.replace(OTHER.table, precision="int8", device="cpu:precision=int8"))
+    for other, expected in ((in_int8, "one network has one accuracy"), (LATENCY, "named twice")):
+        with pytest.raises(InputError, match=expected):
+            parse_goal(LATENCY, "50%", others=[Target(other, parse_budget(None, other))])

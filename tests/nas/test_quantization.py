@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from nas.block_cache import BlockCache
+from nas.onnx_accuracy import activation_ranges
 from nas.quantization import Ranges, quantized, without_double_pairs
 from nas.runtime import load_runtime, open_session, random_inputs
 from search_spaces.language import NetworkSpace
@@ -39,21 +40,9 @@ def networks(space: NetworkSpace, cache: BlockCache) -> list[onnx.ModelProto]:
 
 def ranges_on(model: onnx.ModelProto, images: int = 4) -> Ranges:
     """Return the range of every activation over some random images."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(onnx.shape_inference.infer_shapes(model))
-    known = {value.name for value in probe.graph.output}
-    values = {value.name: value for value in probe.graph.value_info}
-    names = [name for node in probe.graph.node for name in node.output if name in values and name not in known]
-    probe.graph.output.extend(values[name] for name in names)
-    session = open_session(probe.SerializeToString())
-    found: dict[str, tuple[float, float]] = {}
-    for seed in range(images):
-        inputs = random_inputs(session, np.random.default_rng(seed))
-        outputs = dict(zip((node.name for node in session.get_outputs()), session.run(None, inputs), strict=True))
-        for name, value in {**inputs, **outputs}.items():
-            low, high = found.get(name, (0.0, 0.0))
-            found[name] = min(low, float(value.min())), max(high, float(value.max()))
-    return found
+    session = open_session(model.SerializeToString())
+    batches = [random_inputs(session, np.random.default_rng(seed)).values() for seed in range(images)]
+    return activation_ranges(model, np.concatenate([batch for (batch,) in batches]))
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:

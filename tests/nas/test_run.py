@@ -183,7 +183,7 @@ def test_a_run_is_held_by_one_command_at_a_time(tmp_path: Path) -> None:
 def test_the_exports_of_a_run_are_found_in_order(tmp_path: Path) -> None:
     run = Run.open(tmp_path)
     for name in ("bb", "aa"):
-        run.export_dir(name).mkdir(parents=True)
-        (run.export_dir(name) / "model.onnx").touch()
-    (run.export_dir("cc")).mkdir()
+        run.export_dir(name, CPU).mkdir(parents=True)
+        (run.export_dir(name, CPU) / "model.onnx").touch()
+    run.export_dir("cc", CPU).mkdir()
     assert run.exported_models() == [run.path / "exports" / name / "model.onnx" for name in ("aa", "bb")]

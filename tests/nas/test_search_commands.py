@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -9,13 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
-from nas.devices import parse_device
+from nas.devices import LocalDevice, parse_device
 from nas.ledger import accuracy_evaluator
+from nas.onnx_accuracy import onnx_accuracy
 from nas.run import Run
+from nas.runtime import open_session
 from predictors.latency import LatencyPredictor
-from tests.command_line import environment, nas_here, refusal, succeed
+from tests.command_line import command, environment, nas_here, refusal, succeed
+from tests.nas.hazards import wait_until
 from tests.source_tree import ROOT
 
 LOADED = """
@@ -122,13 +127,13 @@ def test_a_plan_before_any_search_is_to_search(measured_run: Path) -> None:
     assert planned["evaluations"] == 96
 
 
-@pytest.mark.parametrize("change", [{"format_version": 1}, {"candidates": []}], ids=["older", "damaged"])
+@pytest.mark.parametrize("change", [{"format_version": 2}, {"fronts": {"cpu": {}}}], ids=["older", "damaged"])
 def test_a_front_that_cannot_be_read_is_searched_anew(copied: Path, change: dict[str, object]) -> None:
     path = copied / "front.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert str(path) in refusal(nas_here("front", "--run", copied))
     status = succeed(nas_here("status", "--run", copied, "--json")).json
-    assert status["front"] is None
+    assert status["fronts"] == []
     assert str(path) in status["front_problem"]
     assert status["next"].startswith("nas search")
     # Which a plan says without searching.
@@ -178,7 +183,9 @@ def test_a_front_before_any_search_names_the_command(measured_run: Path) -> None
 
 def test_a_front_of_other_weights_is_not_looked_at(copied: Path) -> None:
     path = copied / "front.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"supernet_hash": "0" * 16}))
+    stored = json.loads(path.read_text())
+    stored["fronts"]["cpu"]["supernet_hash"] = "0" * 16
+    path.write_text(json.dumps(stored))
     assert "no search has evaluated a network" in refusal(nas_here("front", "--run", copied))
 
 
@@ -199,15 +206,17 @@ def test_every_stage_names_the_next(trained_run: Path, measured_run: Path, searc
     assert [len(each["tables"]) for each in told] == [0, 1, 1]
     assert told[0]["evaluated"] > 0
     front = Run.existing(searched_run, first="nas train").front()
-    assert told[2]["front"] == {
-        "device": "cpu",
-        "budget_ms": front.budget_ms,
-        "budget_at": "min",
-        "networks": len(front.candidates),
-        "best": front.best.id,
-        "validation_accuracy": front.best.validation_accuracy,
-        "latency_ms": front.best.latency_ms,
-    }
+    assert told[2]["fronts"] == [
+        {
+            "device": "cpu",
+            "budget_ms": front.budget_ms,
+            "budget_at": "min",
+            "networks": len(front.candidates),
+            "best": front.best.id,
+            "validation_accuracy": front.best.validation_accuracy,
+            "latency_ms": front.best.latency_ms,
+        }
+    ]
 
 
 def test_status_is_read_by_people_and_loads_nothing_heavy(searched_run: Path) -> None:
@@ -216,7 +225,7 @@ def test_status_is_read_by_people_and_loads_nothing_heavy(searched_run: Path) ->
     text = succeed(nas_here("status", "--run", searched_run)).stdout
     assert "trained, 12 steps" in text
     assert str(value["evaluated"]) in text
-    assert f"the best is {value['front']['best']}: " in text  # type: ignore[index]
+    assert f"the best {value['fronts'][0]['best']} (" in text  # type: ignore[index]
     assert text.splitlines()[-1].startswith("Next: nas export --run ")
 
 
@@ -229,14 +238,14 @@ def test_a_training_that_was_stopped_goes_on(trained_run: Path, tmp_path: Path) 
     assert "stopped after step 12" in succeed(nas_here("status", "--run", run)).stdout
 
 
-def test_a_table_of_a_device_that_cannot_be_searched_for_is_not_enough(copied: Path) -> None:
+def test_where_there_is_a_table_of_another_device_alone_it_is_searched_for(copied: Path) -> None:
     (copied / "front.json").unlink()
     table = json.loads((copied / "luts" / "cpu.json").read_text())
     (copied / "luts" / "cpu.json").unlink()
-    for name, expected in (("cpu:batch=4", "nas build-lut --device cpu"), ("cpu:threads=2", "--device cpu:threads=2")):
-        path = copied / "luts" / f"{parse_device(name).slug}.json"
-        path.write_text(json.dumps(table | {"device": name}))
-        assert expected in succeed(nas_here("status", "--run", copied, "--json")).json["next"]
+    assert "nas build-lut --device cpu" in succeed(nas_here("status", "--run", copied, "--json")).json["next"]
+    path = copied / "luts" / f"{parse_device('cpu:threads=2').slug}.json"
+    path.write_text(json.dumps(table | {"device": "cpu:threads=2"}))
+    assert "--device cpu:threads=2" in succeed(nas_here("status", "--run", copied, "--json")).json["next"]
 
 
 def test_a_table_that_cannot_be_used_is_told_with_the_reason(copied: Path) -> None:
@@ -254,7 +263,7 @@ def test_status_prints_the_documented_keys(searched_run: Path) -> None:
         re.findall(r"`([a-z_]+)`", next(line for line in text.splitlines() if line.startswith("| `status`")))
     )
     value = succeed(nas_here("status", "--run", searched_run, "--json")).json
-    assert {*value, *value["tables"][0], *value["front"]} == documented - {"status"}
+    assert {*value, *value["tables"][0], *value["fronts"][0]} == documented - {"status"}
     planned = succeed(nas_here("search", "--run", searched_run, "--budget-ms", "50%", "--dry-run", "--json")).json
     plan = text[text.index("A plan (") :].partition("\n\n")[0]
     assert set(planned) == set(re.findall(r"`([a-z_]+)`", plan))
@@ -272,3 +281,147 @@ def test_the_command_alone_shows_where_the_run_stands(
 
 def test_status_without_a_run_names_the_first_command(tmp_path: Path) -> None:
     assert "run `nas train --run" in refusal(nas_here("status", "--run", tmp_path / "none"))
+
+
+# Several devices, workers, and searching on
+
+
+def with_table_of(run: Path, name: str, **fields: object) -> Path:
+    """Give a run a table of another device, as if it had been measured: with the figures of the first one."""
+    table = json.loads((run / "luts" / "cpu.json").read_text())
+    device = parse_device(name)
+    table |= {"device": name, "precision": device.precision, "batch": device.batch} | fields
+    if isinstance(device, LocalDevice):
+        fingerprint = device.fingerprint()
+        table |= {"fingerprint": dataclasses.asdict(fingerprint), "fingerprint_hash": fingerprint.hash}
+    (run / "luts" / f"{device.slug}.json").write_text(json.dumps(table))
+    return run
+
+
+def test_each_device_has_a_front_and_the_run_keeps_them_all(copied: Path) -> None:
+    with_table_of(copied, "cpu:threads=2")
+    both = ("--device", "cpu", "--device", "cpu:threads=2")
+    value = succeed(
+        nas_here("search", "--run", copied, *both, "--budget-ms", "70%", "--budget-ms", "80%", "--json")
+    ).json
+    first, second = value["fronts"]
+    assert (first["device"], second["device"]) == ("cpu", "cpu:threads=2")
+    assert first["budget_ms"] < second["budget_ms"]
+    run = Run.existing(copied, first="nas train")
+    assert [run.front(name).budget_ms for name in ("cpu", "cpu:threads=2")] == [first["budget_ms"], second["budget_ms"]]
+    error = refusal(nas_here("export", "--run", copied))
+    assert "add --device with one of 'cpu', 'cpu:threads=2'" in error
+    # Another search of one device leaves the other's front as it is; together they are a third.
+    succeed(nas_here("search", "--run", copied, "--budget-ms", "60%"))
+    joint = succeed(nas_here("front", "--run", copied, *both, "--joint", "--budget-ms", "90%", "--json")).json
+    assert joint["objectives"] == ["latency_ms", "latency_ms@cpu:threads=2"]
+    assert [each["device"] for each in joint["others"]] == ["cpu:threads=2"]
+    text = succeed(nas_here("search", "--run", copied, *both, "--joint", "--budget-ms", "90%")).stdout
+    assert "ms on cpu" in text
+    assert text.count("Budget: ") == 2
+    kept = Run.existing(copied, first="nas train").fronts()
+    assert kept.last == ("cpu + cpu:threads=2",)
+    assert set(kept.fronts) == {"cpu", "cpu:threads=2", "cpu + cpu:threads=2"}
+    assert kept.fronts["cpu:threads=2"].budget_ms == second["budget_ms"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--device", "cpu", "--device", "cpu"), "a device is named twice: cpu, cpu"),
+        (("--budget-ms", "1", "--budget-ms", "2"), "2 budgets for 1 devices: give --budget-ms once for all"),
+        (("--joint",), "--joint is for several devices: repeat --device"),
+        (("--device", "cpu", "--device", "cpu:precision=int8", "--joint"), "one network has one accuracy"),
+    ],
+)
+def test_devices_that_cannot_be_asked_for_are_refused(
+    searched_run: Path, tmp_path: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    run = searched_run
+    if "cpu:precision=int8" in arguments:
+        run = with_table_of(shutil.copytree(searched_run, tmp_path / "run"), "cpu:precision=int8")
+    assert expected in refusal(nas_here("search", "--run", run, *arguments))
+
+
+@pytest.mark.slow
+def test_a_device_of_another_machine_is_searched_for_by_predictions(copied: Path) -> None:
+    with_table_of(copied, "kit:target=pi")
+    done = succeed(
+        nas_here(
+            "search", "--run", copied, "--device", "kit:target=pi", "--budget-ms", "70%", "--evaluations", 4, "--json"
+        )
+    )
+    assert "kit:target=pi is not this machine" in done.stderr
+    value = done.json
+    assert value["evaluations"] == 4
+    run = Run.existing(copied, first="nas train")
+    latency = LatencyPredictor(run.space, run.latency_table(parse_device("kit:target=pi")))
+    for each in value["candidates"]:
+        assert each["measured_latency_ms"] is None
+        assert each["predicted_latency_ms"] * latency.held_out_ratios().max() <= value["budget_ms"] * (1 + 1e-12)
+
+
+@pytest.mark.slow
+def test_a_search_evaluates_as_many_more_and_goes_on_where_it_was_killed(copied: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(copied, tmp_path / "other")
+    words = ("search", "--budget-ms", "70%", "--evaluations", "12", "--json", "--run")
+    before = evaluations(copied)
+    whole = succeed(nas_here(*words, copied)).json
+    assert evaluations(copied) == before + 12
+    assert not (copied / "search.json").exists()
+    process = subprocess.Popen([*command(*words), str(other)], env=environment(), stdout=subprocess.DEVNULL)
+    wait_until(lambda: evaluations(other) >= before + 4)
+    process.kill()
+    process.wait()
+    assert (other / "search.json").exists()
+    assert before + 4 <= evaluations(other) < before + 12
+    again = succeed(nas_here(*words, other)).json
+    assert evaluations(other) == before + 12
+    runs = [Run.existing(each, first="nas train") for each in (copied, other)]
+    assert runs[0].known_accuracies() == runs[1].known_accuracies()
+    assert whole["known"] == again["known"]
+    # The same command again searches on.
+    succeed(nas_here(*words, copied))
+    assert evaluations(copied) == before + 24
+
+
+@pytest.mark.slow
+def test_workers_elsewhere_evaluate_what_a_search_asks_for(copied: Path, tmp_path: Path) -> None:
+    alone = shutil.copytree(copied, tmp_path / "alone")
+    words = ("search", "--budget-ms", "70%", "--evaluations", "12", "--json", "--run")
+    expected = succeed(nas_here(*words, alone)).json
+    workers = [
+        subprocess.Popen(
+            command("work", "--run", copied, "--idle", 12, "--json"),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    value = succeed(nas_here(*words, copied, "--workers", 0)).json
+    told = [json.loads(worker.communicate(timeout=120)[0])["evaluated"] for worker in workers]
+    assert sum(told) == 12
+    runs = [Run.existing(each, first="nas train") for each in (alone, copied)]
+    assert runs[0].known_accuracies() == runs[1].known_accuracies()
+    assert value["known"] == expected["known"]
+
+
+@pytest.mark.slow
+def test_networks_in_8_bits_are_searched_by_their_own_accuracy_and_exported(copied: Path) -> None:
+    with_table_of(copied, "cpu:precision=int8")
+    on_int8 = ("--run", copied, "--device", "cpu:precision=int8", "--json")
+    value = succeed(nas_here("search", *on_int8, "--evaluations", 6, "--workers", 2)).json
+    run = Run.existing(copied, first="nas train")
+    known = run.known_accuracies("int8")
+    assert len(known) == value["evaluations"] == 6
+    exported = succeed(nas_here("export", *on_int8)).json
+    assert exported["precision"] == "int8"
+    path = Path(exported["path"])
+    assert path.parent.name == f"{value['best']}-int8"
+    session = open_session(path.read_bytes())
+    split = (data := run.load_data()).split("validation")
+    right = onnx_accuracy(session, data.normalise(split.images), split.labels)
+    (best,) = [each for each in value["candidates"] if each["id"] == value["best"]]
+    assert right == best["validation_accuracy"] == known[tuple(best["genes"])]
+    assert {node.op_type for node in onnx.load(path).graph.node} >= {"QuantizeLinear", "DequantizeLinear"}

@@ -10,6 +10,7 @@ import pytest
 from pymoo.indicators.hv import HV
 
 from nas.search_plan import SearchSettings
+from nas.subnet_search import search_subnets
 from search_spaces.errors import InputError
 from tests.nas.synthetic_search import LATENCY, SETTINGS, SPACE, Search, search, synthetic_accuracy, tuples
 
@@ -145,3 +146,13 @@ def test_no_evaluations_are_refused() -> None:
 def test_an_unknown_strategy_is_refused_naming_the_nearest(name: str) -> None:
     with pytest.raises(InputError, match="did you mean 'nsga2'"):
         SearchSettings(**{name: "nsga3"})  # type: ignore[arg-type]
+
+
+def test_a_search_that_starts_from_what_is_known_evaluates_as_many_more(tmp_path: Path) -> None:
+    first = search(tmp_path, settings=dataclasses.replace(SETTINGS, evaluations=20, compare=None))
+    known = dict(first.evaluator.values)
+    settings = dataclasses.replace(SETTINGS, evaluations=12, compare=None)
+    outcome = search_subnets(first.evaluator, first.goal, settings, before=known)
+    assert len(outcome.found.genomes) == 12
+    assert not set(tuples(outcome.found.genomes)) & set(known)
+    assert len(first.evaluator.values) == len(known) + 12

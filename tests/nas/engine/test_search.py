@@ -256,7 +256,7 @@ def test_another_search_starts_from_what_the_ledger_knows_and_resumes_too(tmp_pa
     result = run(toy, rest := Counted(toy), evaluations=12, seed=1, ledger=ledger)
     history = result.history
     assert (history["round"] == 0).sum() == 24
-    assert set(history[history["round"] == 0]["why"]) == {"in the ledger before"}
+    assert set(history[history["round"] == 0]["why"]) == {"known before"}
     assert result.evaluations == 12
     assert history["genome"].tolist()[24:29] == cut.seen[:5]
     assert not set(rest.seen) & {*first.seen, *cut.seen[:5]}
@@ -609,3 +609,41 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     assert result.evaluations == 4
     with pytest.raises(InputError, match="seed must be a whole number from 0 on, got -1"):
         search(LARGE, objectives, evaluations=4, seed=-1)
+
+
+def test_what_is_told_before_counts_for_nothing_and_is_learnt_from() -> None:
+    toy = Toy(LARGE, limit=0.5)
+    first = run(toy, Counted(toy), evaluations=24)
+    genomes = first.history["genome"].tolist()
+    told = (genomes, {"worth": first.history["worth"].to_numpy()})
+    result = run(toy, more := Counted(toy), evaluations=8, before=told)
+    assert len(more.seen) == result.evaluations == 8
+    assert not set(more.seen) & set(genomes)
+    assert result.history["genome"].tolist()[:24] == genomes
+    assert set(result.history["why"][24:]) == {"expected gain"}
+    with pytest.raises(InputError, match="values of 'worth' are missing"):
+        run(toy, Counted(toy), evaluations=8, before=(genomes, {}))
+
+
+def test_who_wants_to_know_is_told_what_comes() -> None:
+    toy = Toy(LARGE, limit=0.5)
+    seen, rounds = Counted(toy), []
+
+    def upcoming(genomes: Genomes) -> None:
+        rounds.append([tuple(row) for row in genomes.tolist()])
+        assert len(seen.seen) == sum(map(len, rounds[:-1])), "told before the first of a round, and after the last"
+
+    result = search(
+        LARGE,
+        [
+            Objective("worth", seen, maximize=True, costly=True, upcoming=upcoming),
+            Objective("cost", toy.cost),
+        ],
+        [Constraint("cost", upper=toy.limit)],
+        known=toy.cheapest[None],
+        evaluations=30,
+    )
+    assert [genes for told in rounds for genes in told] == seen.seen == result.history["genome"].tolist()
+    assert max(map(len, rounds)) > 1
+    with pytest.raises(InputError, match="`upcoming` of objective 'cost'"):
+        Objective("cost", toy.cost, upcoming=upcoming)

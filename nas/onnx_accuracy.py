@@ -1,0 +1,73 @@
+"""What an ONNX model answers to real images: its logits, its accuracy, and the ranges of its activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from nas.onnx_export import export_network
+from nas.quantization import Ranges, quantized
+from nas.runtime import open_session
+from nas.supernet import Network, scaled
+
+Images = npt.NDArray[np.float32]
+"""Normalised, ``float32[n, c, h, w]``."""
+
+
+def onnx_logits(session: Any, images: Images) -> npt.NDArray[np.float32]:
+    """Return the logits ``float32[n, classes]`` of a model that takes a fixed number of images at a time."""
+    given = session.get_inputs()[0]
+    return np.concatenate([session.run(None, {given.name: batch})[0] for batch in _batches(given.shape, images)])[
+        : len(images)
+    ]
+
+
+def onnx_accuracy(session: Any, images: Images, labels: npt.NDArray[np.int64]) -> float:
+    """Return the share of images that a model classifies as labelled."""
+    return float(np.mean(onnx_logits(session, images).argmax(axis=1) == labels))
+
+
+def quantized_network(network: Network, images: Images, *, batch: int = 1) -> onnx.ModelProto:
+    """Return a network as an 8-bit ONNX model.
+
+    Args:
+        network: in evaluation mode.
+        images: training images, which tell the ranges of activations.
+        batch: images at a time that the model takes.
+    """
+    model = export_network(network, batch=batch)
+    return quantized(model, activation_ranges(model, images))
+
+
+def activation_ranges(model: onnx.ModelProto, images: Images) -> Ranges:
+    """Return the smallest and the largest value of every activation of a model over images, and zero."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(onnx.shape_inference.infer_shapes(model))
+    ends = {value.name for value in probe.graph.output}
+    # Integers are shapes and the like.
+    floats = [value for value in probe.graph.value_info if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
+    made = {name for node in probe.graph.node for name in node.output}
+    probe.graph.output.extend(value for value in floats if value.name in made - ends)
+    session = open_session(probe.SerializeToString())
+    given, names = session.get_inputs()[0], [value.name for value in session.get_outputs()]
+    ranges: dict[str, tuple[float, float]] = {}
+    for batch in _batches(given.shape, images):
+        values = zip((given.name, *names), (batch, *session.run(names, {given.name: batch})), strict=True)
+        for name, value in values:
+            low, high = ranges.get(name, (0.0, 0.0))
+            ranges[name] = min(low, float(value.min())), max(high, float(value.max()))
+    return ranges
+
+
+def _batches(shape: Sequence[int], images: Images) -> list[Images]:
+    """Return images scaled to the side of a model's input, as many at a time as it takes, the last ones repeated."""
+    size = shape[0]
+    scaled_images = scaled(torch.from_numpy(images), shape[-1]).numpy()
+    missing = -len(images) % size
+    padded = np.concatenate([scaled_images, np.repeat(scaled_images[-1:], missing, axis=0)])
+    return list(padded.reshape(-1, size, *padded.shape[1:]))
