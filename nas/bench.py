@@ -75,7 +75,7 @@ def bench_files(
     paths: Sequence[Path],
     *,
     device: Device,
-    sustained_s: float = SUSTAINED_S,
+    sustained_s: float | None = None,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> BenchReport:
@@ -84,7 +84,7 @@ def bench_files(
     Args:
         paths: the files; one may be given twice. Symbolic input dimensions are 1.
         device: what to measure on.
-        sustained_s: how long each file runs back to back for its percentiles.
+        sustained_s: how long each file runs back to back for its percentiles; None is `SUSTAINED_S`.
         seed: of the inputs' values and of the orders.
         progress: called with thousandths of a stage; there is one stage for the rounds and one per file.
 
@@ -108,7 +108,7 @@ def bench_files(
         rows = []
         for position, model in enumerate(models):
             alone = device.measure(
-                [replace(model, sustained_s=sustained_s)],
+                [replace(model, sustained_s=SUSTAINED_S if sustained_s is None else sustained_s)],
                 rounds=1,
                 seed=seed,
                 work_dir=Path(folder) / model.id,

@@ -11,9 +11,9 @@ import onnx
 
 from nas.devices import Precision
 from nas.files import write_atomic
-from nas.onnx_format import exporter_name
+from nas.onnx_format import QUANTIZATION, exporter_name
 from nas.progress import Progress, no_progress
-from nas.quantization import QUANTIZATION, quantized, without_double_pairs
+from nas.quantization import quantized, without_double_pairs
 from nas.runtime import load_runtime
 from nas.stitch import pointwise, stitch
 from search_spaces.documents import content_hash

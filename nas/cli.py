@@ -250,8 +250,9 @@ def bench(
     ] = None,
     device: DeviceOption = defaults.DEVICE,
     sustained: Annotated[
-        float, typer.Option("--sustained", min=0.1, metavar="S", help="How long each file runs for its percentiles.")
-    ] = 5.0,
+        float | None,
+        typer.Option("--sustained", min=0.1, metavar="S", help="Run each file so long for percentiles.  [default: 5]"),
+    ] = None,
     run: RunOption = defaults.RUN,
     seed: SeedOption = 0,
     as_json: JsonOption = False,

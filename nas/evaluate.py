@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from nas.data import ImageData, SplitName
 from nas.devices import Precision
-from nas.evaluation_workers import POLL_S, EvaluationWorkers, Work
+from nas.evaluation_workers import EvaluationWorkers, Work
 from nas.ledger import Genes, Ledger, accuracy_evaluator
 from nas.ledger_queue import LedgerQueue
 from nas.progress import Progress, no_progress
@@ -93,6 +91,7 @@ class SubnetEvaluator:
         self._judges: dict[SplitName, _Judge] = {}
         self._teams: dict[SplitName, tuple[EvaluationWorkers, tempfile.TemporaryDirectory[str]]] = {}
         self._known: dict[SplitName, dict[Genes, float]] = {}
+        self._others_work = False
 
     @property
     def validation_images(self) -> int:
@@ -129,29 +128,21 @@ class SubnetEvaluator:
 
     def upcoming(self, genomes: Genomes) -> None:
         """Let workers begin with networks that `evaluate` is about to be asked for; without workers, do nothing."""
-        if self._workers is not None:
-            known = self._known_on("validation")
-            self._team("validation").add(genes for genes in _genes(genomes) if genes not in known)
+        known = self._known_on("validation")
+        missing = [genes for genes in _genes(genomes) if genes not in known]
+        if self._workers is not None and missing:
+            self._team("validation").add(missing)
 
-    def work(self, *, idle_s: float = math.inf, progress: Progress = no_progress) -> int:
-        """Evaluate, in this process, networks that wait in the ledger, and return how many.
+    def take_over(self) -> None:
+        """Take back what a search that was killed has left waiting; call it when a search begins."""
+        self._others_work = self._queue("validation").clear()
 
-        Args:
-            idle_s: end when nothing has come for so long.
-            progress: told of each; the second number is that of networks so far, too.
+    def judge(self, genes: Genes) -> float:
+        """Return the search-validation accuracy of one network, evaluated in this process and recorded nowhere."""
+        return self._judge("validation")(genes)
 
-        Raises:
-            InputError, MachineError: the ledger cannot be used.
-        """
-        queue = LedgerQueue(self.ledger, self.ledger_name("validation"), self.space.hash)
-        done, last_s = 0, time.monotonic()
-        while time.monotonic() - last_s <= idle_s:
-            if queue.work(self._judge("validation")):
-                done, last_s = done + 1, time.monotonic()
-                progress(done, done)
-            else:
-                time.sleep(POLL_S)
-        return done
+    def _queue(self, split: SplitName) -> LedgerQueue:
+        return LedgerQueue(self.ledger, self.ledger_name(split), self.space.hash)
 
     def _evaluate(self, genomes: Genomes, split: SplitName, progress: Progress) -> npt.NDArray[np.float64]:
         known, asked = self._known_on(split), _genes(genomes)
@@ -181,7 +172,9 @@ class SubnetEvaluator:
         """Yield networks with their accuracy, each in the ledger: nothing of a search that is killed is lost."""
         for genes in genomes:
             value = self._judge(split)(genes)
-            self.ledger.record(self.ledger_name(split), self.space.hash, genes, value)
+            # Workers of a search that was killed may have finished the same network meanwhile.
+            if not self._others_work or genes not in self.known(split):
+                self.ledger.record(self.ledger_name(split), self.space.hash, genes, value)
             yield genes, value
 
     def _figures_by_workers(self, genomes: list[Genes], split: SplitName) -> Iterator[tuple[Genes, float]]:

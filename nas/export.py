@@ -17,10 +17,11 @@ import torch
 
 from nas.bench import sustained_s
 from nas.budget import Statistic, measured_ms
-from nas.devices import Device, ModelFile, Precision, parse_device
+from nas.devices import PRECISIONS, Device, ModelFile, Precision, parse_device
 from nas.evaluate import SubnetEvaluator
 from nas.files import make_folder, sha256_file, write_atomic
 from nas.front import Candidate, Front
+from nas.ledger import accuracy_evaluator
 from nas.lut import STATISTIC
 from nas.onnx_accuracy import onnx_accuracy, onnx_logits
 from nas.onnx_export import export_network
@@ -171,7 +172,9 @@ def export_subnet(
         test_accuracy=test_accuracy,
         test_standard_error=standard_error(test_accuracy, len(test.labels)),
         test_images=len(test.labels),
-        test_reads=evaluator.ledger.count(name),
+        test_reads=sum(
+            evaluator.ledger.count(accuracy_evaluator(evaluator.supernet_hash, "test", each)) for each in PRECISIONS
+        ),
         latency_ms=latency_ms,
         others=tuple(
             DeviceBudgetKept(device=name, budget_ms=budgets[name], latency_ms=latencies[name])

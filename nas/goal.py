@@ -75,7 +75,7 @@ class Goal:
     """A request that some network of the space is known to keep.
 
     Attributes:
-        targets: devices of one precision; what is sized is sized on the first.
+        targets: devices of one precision and batch; what is sized is sized on the first.
         objectives: names of the costs that are traded off with accuracy.
         bounds: largest values of costs other than latencies, by name.
     """
@@ -244,9 +244,9 @@ def _refuse_unlike(targets: Sequence[Target]) -> None:
     names = [target.device for target in targets]
     if len(set(names)) < len(names):
         raise InputError(f"a device is named twice: {', '.join(names)}")
-    precisions = {target.latency.table.precision for target in targets}
-    if len(precisions) > 1:
+    tables = [target.latency.table for target in targets]
+    if len({(table.precision, table.batch) for table in tables}) > 1:
         raise InputError(
-            f"one network has one accuracy: {' and '.join(names)} are of {' and '.join(sorted(precisions))}; search "
-            "for them one by one, without --joint"
+            f"devices of one network are of one precision and one batch, not {' and '.join(names)}; search for them "
+            "one by one, without --joint"
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from nas.ledger_storage import damaged, explained, open_storage, quiet_optuna
+from nas.onnx_format import quantizer_name
 from search_spaces.documents import canonical_json
 from search_spaces.errors import CheckError, InputError, unknown_name
 
@@ -169,7 +170,7 @@ class Ledger:
 
         with explained(self.name):
             study = self.study(evaluator, space_hash)
-            trials = [] if study is None else self._trials(study, TrialState.FAIL)
+            trials = [] if study is None else self.trials(study, TrialState.FAIL)
             return [self._failure(trial) for trial in trials if not is_abandoned(trial)]
 
     def values(self, evaluator: str, space_hash: str) -> dict[tuple[int, ...], float]:
@@ -303,11 +304,16 @@ class Ledger:
     def _complete_trials(self, study: Study) -> list[FrozenTrial]:
         from optuna.trial import TrialState
 
-        return self._trials(study, TrialState.COMPLETE)
+        return self.trials(study, TrialState.COMPLETE)
 
-    def _trials(self, study: Study, state: TrialState) -> list[FrozenTrial]:
+    def trials(self, study: Study, state: TrialState | None = None) -> list[FrozenTrial]:
+        """Return the trials of a study by number, those in a state or all; not to be changed.
+
+        Raises:
+            InputError: they are not what Optuna has written.
+        """
         try:
-            return study.get_trials(deepcopy=False, states=(state,))
+            return study.get_trials(deepcopy=False, states=None if state is None else (state,))
         except (ValueError, LookupError) as error:  # what Optuna raises on columns that hold something else
             raise damaged(self.name, error) from None
 
@@ -338,8 +344,9 @@ class Ledger:
 
 
 def accuracy_evaluator(supernet_hash: str, split: str, precision: Precision = "fp32") -> str:
-    """Return the name of what gives the accuracy of subnets."""
-    return f"accuracy:{supernet_hash}:{split}:{precision}"
+    """Return the name of what gives the accuracy of subnets; in 8 bits it depends on what quantises and computes."""
+    name = f"accuracy:{supernet_hash}:{split}:{precision}"
+    return name if precision == "fp32" else f"{name}:{quantizer_name()}"
 
 
 def latency_evaluator(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,14 +57,26 @@ def move_ledger(folder: Path, url: str) -> Ledger:
     return new
 
 
-def _check_url(url: str, source: str = "") -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9+]*://\S+", url):
-        raise InputError(f"{source}a ledger is the URL of a database, such as postgresql://user@host/name, not {url!r}")
-    if re.match(r"[^/]*//[^/@]*:[^/@]*@", url):
+def _check_url(text: str, source: str = "") -> None:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise InputError(
+            f"{source}a ledger is the URL of a database, such as postgresql://user@host/name; it is not told what this "
+            "is, since it may hold a password"
+            if "@" in text
+            else f"{source}a ledger is the URL of a database, such as postgresql://user@host/name, not {text!r}"
+        ) from None
+    if url.password is not None or any("pass" in key for key in url.query):
         raise InputError(
             f"{source}leave the password out of a ledger's URL, which the run keeps for everybody to read; PostgreSQL "
             "takes it from PGPASSWORD or ~/.pgpass"
         )
+    if url.get_backend_name() == "sqlite":
+        raise InputError(f"{source}without --ledger, a run keeps its evaluations in a SQLite file; name a server's URL")
 
 
 def _copy(old: Ledger, new: Ledger) -> None:

@@ -14,17 +14,23 @@ from nas.onnx_export import export_network
 from nas.quantization import Ranges, quantized
 from nas.runtime import open_session
 from nas.supernet import Network, scaled
+from search_spaces.errors import CheckError
 
 Images = npt.NDArray[np.float32]
 """Normalised, ``float32[n, c, h, w]``."""
 
 
 def onnx_logits(session: Any, images: Images) -> npt.NDArray[np.float32]:
-    """Return the logits ``float32[n, classes]`` of a model that takes a fixed number of images at a time."""
+    """Return the logits ``float32[n, classes]`` of a model that takes a fixed number of images at a time.
+
+    Raises:
+        CheckError: one is not finite.
+    """
     given = session.get_inputs()[0]
-    return np.concatenate([session.run(None, {given.name: batch})[0] for batch in _batches(given.shape, images)])[
-        : len(images)
-    ]
+    batches = [session.run(None, {given.name: batch})[0] for batch in _batches(given.shape, images)]
+    logits: npt.NDArray[np.float32] = np.concatenate(batches)[: len(images)]
+    _require_finite(logits)
+    return logits
 
 
 def onnx_accuracy(session: Any, images: Images, labels: npt.NDArray[np.int64]) -> float:
@@ -45,7 +51,11 @@ def quantized_network(network: Network, images: Images, *, batch: int = 1) -> on
 
 
 def activation_ranges(model: onnx.ModelProto, images: Images) -> Ranges:
-    """Return the smallest and the largest value of every activation of a model over images, and zero."""
+    """Return the smallest and the largest value of every activation of a model over images, and zero.
+
+    Raises:
+        CheckError: one is not finite.
+    """
     probe = onnx.ModelProto()
     probe.CopyFrom(onnx.shape_inference.infer_shapes(model))
     ends = {value.name for value in probe.graph.output}
@@ -59,9 +69,15 @@ def activation_ranges(model: onnx.ModelProto, images: Images) -> Ranges:
     for batch in _batches(given.shape, images):
         values = zip((given.name, *names), (batch, *session.run(names, {given.name: batch})), strict=True)
         for name, value in values:
+            _require_finite(value)
             low, high = ranges.get(name, (0.0, 0.0))
             ranges[name] = min(low, float(value.min())), max(high, float(value.max()))
     return ranges
+
+
+def _require_finite(values: npt.NDArray[np.float32]) -> None:
+    if not np.isfinite(values).all():
+        raise CheckError("a subnet's values are not finite: the supernet's training has diverged; train it again")
 
 
 def _batches(shape: Sequence[int], images: Images) -> list[Images]:

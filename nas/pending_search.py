@@ -12,6 +12,7 @@ from nas.goal import Goal
 from nas.ledger import Genes
 from nas.search_plan import SearchSettings
 from search_spaces.documents import content_hash, document, pretty_json
+from search_spaces.errors import InputError
 
 
 @document
@@ -33,7 +34,7 @@ def known_before(file: Path, evaluator: SubnetEvaluator, goal: Goal, settings: S
     """Return the accuracies that a search starts from: all in the ledger, but those that are its own already.
 
     Args:
-        file: keeps what has begun; written here, to be removed when the fronts are written.
+        file: keeps what has begun; written here, see `ended`.
         evaluator: names the rows of the ledger.
         goal: what is asked for.
         settings: how; a search that goes on may be given more evaluations or another time.
@@ -41,21 +42,43 @@ def known_before(file: Path, evaluator: SubnetEvaluator, goal: Goal, settings: S
     Raises:
         InputError, MachineError: the file or the ledger cannot be read or written.
     """
-    pending = PendingSearches(format_version=PendingSearches.CURRENT_VERSION, began={})
-    if file.exists():
-        pending = read_document(file, PendingSearches, next_step=f"remove {file} to search anew")
-    tables = [target.latency.table for target in goal.targets]
-    request = content_hash(
-        [goal.options, tables, evaluator.ledger_name("validation"), settings.strategy, settings.seed]
-    )
-    rows = evaluator.ledger.rows(evaluator.ledger_name("validation"), evaluator.space.hash)
-    began = pending.began.get(request)
-    if began is None:
-        began = 1 + max((row.number for row in rows), default=-1)
-        now = PendingSearches(format_version=pending.format_version, began=pending.began | {request: began})
-        write_atomic(file, pretty_json(now))
+    began, name = _read(file), evaluator.ledger_name("validation")
+    request = _request(evaluator, goal, settings)
+    rows = evaluator.ledger.rows(name, evaluator.space.hash)
+    if request not in began:
+        began[request] = 1 + max((row.number for row in rows), default=-1)
+        _write(file, began)
     known: dict[Genes, float] = {}
     for row in rows:
-        if row.number < began:
+        if row.number < began[request]:
             known.setdefault(row.genes, row.value)
     return known
+
+
+def ended(file: Path, evaluator: SubnetEvaluator, goal: Goal, settings: SearchSettings) -> None:
+    """Forget a search whose front is written; those of other requests stay."""
+    began = _read(file)
+    if began.pop(_request(evaluator, goal, settings), None) is not None:
+        _write(file, began)
+
+
+def _request(evaluator: SubnetEvaluator, goal: Goal, settings: SearchSettings) -> str:
+    tables = [target.latency.table for target in goal.targets]
+    return content_hash([goal.options, tables, evaluator.ledger_name("validation"), settings.strategy, settings.seed])
+
+
+def _read(file: Path) -> dict[str, int]:
+    if not file.exists():
+        return {}
+    try:
+        return dict(read_document(file, PendingSearches).began)
+    except InputError as error:
+        raise InputError(f"{error}; remove it to search anew") from None
+
+
+def _write(file: Path, began: dict[str, int]) -> None:
+    if began:
+        pending = PendingSearches(format_version=PendingSearches.CURRENT_VERSION, began=began)
+        write_atomic(file, pretty_json(pending))
+    else:
+        file.unlink(missing_ok=True)

@@ -19,9 +19,6 @@ from nas.runtime import load_runtime
 Ranges = Mapping[str, tuple[float, float]]
 """Smallest and largest value of activations, by name."""
 
-QUANTIZATION = 1
-"""Raised when `quantized` makes other models than before, so that none of before are taken from a cache."""
-
 _ANY_RANGE = (-4.0, 4.0)
 
 

@@ -127,9 +127,8 @@ def search_command(
             opened.move_ledger(ledger)
         before = readable_fronts(opened)
         found = [_front_before(opened, goal, before) if look_up else None for goal in goals]
-        fronts = _searched(opened, goals, found, settings, workers=workers, quiet=as_json)
+        fronts = _searched(opened, goals, found, settings, before, workers=workers, quiet=as_json)
         opened.keep_fronts(fronts, before)
-        opened.pending_path.unlink(missing_ok=True)
     present.fronts(opened, fronts, next_step=f"nas export{run_option(opened.path)}", written=True, as_json=as_json)
 
 
@@ -262,16 +261,22 @@ def _searched(
     goals: list[Goal],
     found: list[Front | None],
     settings: SearchSettings,
+    before: Fronts | None,
     *,
     workers: int | None,
     quiet: bool,
 ) -> list[Front]:
-    """Return a front for each goal: the one that is found already, or else one that is searched for."""
+    """Return a front for each goal: the one that is found already, or else one that is searched for, and kept."""
     from nas.memory import keep_freed_memory
+    from nas.pending_search import ended
     from nas.run import run_option
+    from nas.search_plan import require_networks
 
     keep_freed_memory()
-    fronts = []
+    for goal, front in zip(goals, found, strict=True):
+        if front is None:
+            require_networks(goal)
+    fronts: list[Front] = []
     with ExitStack() as stack:
         evaluators: dict[Precision, SubnetEvaluator] = {}
         for goal, front in zip(goals, found, strict=True):
@@ -281,7 +286,13 @@ def _searched(
                     warn(f"networks are evaluated where `nas work{run_option(opened.path)}` runs, and nowhere else")
                 evaluator = opened.evaluator(workers=workers, precision=precision)
                 evaluators[precision] = stack.enter_context(closing(evaluator))
-            fronts.append(front or _search(opened, goal, settings, evaluators[precision], quiet=quiet))
+                evaluator.take_over()
+            if front is None:
+                evaluator = evaluators[precision]
+                front = _search(opened, goal, settings, evaluator, quiet=quiet)
+                opened.keep_fronts([*fronts, front], before)
+                ended(opened.pending_path, evaluator, goal, settings)
+            fronts.append(front)
     return fronts
 
 
@@ -299,6 +310,7 @@ def _search(opened: Run, goal: Goal, settings: SearchSettings, evaluator: Subnet
     before = {} if settings.compare else known_before(opened.pending_path, evaluator, goal, settings)
     with progress_bar("searching", quiet=quiet) as progress:
         outcome = search_subnets(evaluator, goal, settings, before=before, progress=progress)
+    evaluator.close()  # nothing else runs while finalists are measured
     if outcome.cut_short:
         warn(f"the time limit was over after {len(outcome.found.genomes)} of {settings.evaluations} networks")
     with progress_bar("measuring finalists", quiet=quiet) as progress:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from nas.defaults import EVALUATIONS, STRATEGY
+from nas.engine.pool import refuse_empty
+from nas.engine.problem import Problem
 from nas.engine.strategies import check_strategy
 from nas.finalists import Evaluated
 from nas.goal import Goal
@@ -90,3 +94,9 @@ def plan_search(run: Run, goal: Goal, settings: SearchSettings | None) -> Search
         evaluations=settings.evaluations * len(settings.strategies) if settings else 0,
         seconds_per_evaluation=run.ledger.median_interval_s(name),
     )
+
+
+def require_networks(goal: Goal) -> None:
+    """Raise `InputError` naming what can be reached if no network is found that keeps all bounds of a goal at once."""
+    objectives, constraints = goal.asked_of(lambda genomes: np.zeros(len(genomes)))
+    refuse_empty(Problem(goal.space, objectives, constraints, known=goal.cheapest()), np.random.default_rng(0))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from nas import defaults
 from nas.budget import Statistic
-from nas.devices import PRECISIONS
+from nas.devices import PRECISIONS, parse_device
 from nas.files import read_document
 from nas.front import Front
 from nas.run import Run, device_option, run_option
@@ -96,10 +97,10 @@ def run_status(run: Run) -> RunStatus:
         command = "nas search --budget-ms 50%" + device_option(
             defaults.DEVICE if defaults.DEVICE in devices else devices[0]
         )
-    elif any(name.startswith(fronts[0].best) for name in exports):
+    elif run.export_dir(fronts[0].best, parse_device(fronts[0].device.partition(" + ")[0])).name in exports:
         command = "nas bench" + device_option(fronts[0].device.partition(" ")[0])
     else:
-        command = "nas export"
+        command = "nas export" + (f" --device {quote(fronts[0].device)}" if len(fronts) > 1 else "")
     return RunStatus(
         run=str(run.path),
         space=run.settings.space,

@@ -62,7 +62,7 @@ OPTIONS = {
         *("--run", "--evaluations", "--time-limit", "--strategy", "--compare", "--dry-run", "--allow-mismatch"),
         *("--workers", "--ledger", "--seed", "--json"),
     },
-    "work": {"--run", "--idle", "--json"},
+    "work": {"--run", "--idle", "--threads", "--json"},
     "front": {
         *("--budget-ms", "--budget-at", "--max-params", "--max-size-mb", "--max-memory-mb", "--objective"),
         *("--device", "--joint"),
@@ -263,11 +263,11 @@ def test_exporting_prints_the_documented_keys(export_stage: Stage) -> None:
 @pytest.mark.usefixtures("quick_bench")
 def test_benching_prints_the_documented_keys_and_takes_the_exports_of_a_run(export_stage: Stage) -> None:
     path = export_stage.finished.json["path"]
-    named = succeed(nas_here("bench", path, path, "--json"))
+    named = succeed(nas_here("bench", path, path, "--sustained", 0.5, "--json"))
     assert named.stderr == ""
     assert keys_of(named.json, without=("fingerprint",)) == documented_keys()["bench"]
     assert [row["file"] for row in named.json["models"]] == [path, path]
-    of_the_run = succeed(nas_here("bench", "--run", export_stage.run))
+    of_the_run = succeed(nas_here("bench", "--run", export_stage.run, "--sustained", 0.5))
     assert "model.onnx" in of_the_run.stdout
     assert "p90" in of_the_run.stdout
 

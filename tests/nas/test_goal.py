@@ -213,6 +213,9 @@ def test_one_network_for_several_devices_keeps_the_budget_of_each() -> None:
 
 def test_devices_that_one_network_is_not_searched_for_are_refused() -> None:
     in_int8 = LatencyPredictor(SPACE, dataclasses.replace(OTHER.table, precision="int8", device="cpu:precision=int8"))
-    for other, expected in ((in_int8, "one network has one accuracy"), (LATENCY, "named twice")):
+    for other, expected in (
+        (in_int8, "of one precision and one batch"),
+        (LATENCY, "named twice"),
+    ):
         with pytest.raises(InputError, match=expected):
             parse_goal(LATENCY, "50%", others=[Target(other, parse_budget(None, other))])

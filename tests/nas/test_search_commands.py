@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from nas.devices import LocalDevice, parse_device
+from nas.goal import exact_costs
 from nas.ledger import accuracy_evaluator
 from nas.onnx_accuracy import onnx_accuracy
 from nas.run import Run
@@ -331,7 +332,10 @@ def test_each_device_has_a_front_and_the_run_keeps_them_all(copied: Path) -> Non
         (("--device", "cpu", "--device", "cpu"), "a device is named twice: cpu, cpu"),
         (("--budget-ms", "1", "--budget-ms", "2"), "2 budgets for 1 devices: give --budget-ms once for all"),
         (("--joint",), "--joint is for several devices: repeat --device"),
-        (("--device", "cpu", "--device", "cpu:precision=int8", "--joint"), "one network has one accuracy"),
+        (
+            ("--device", "cpu", "--device", "cpu:precision=int8", "--joint"),
+            "of one precision and one batch",
+        ),
     ],
 )
 def test_devices_that_cannot_be_asked_for_are_refused(
@@ -361,6 +365,18 @@ def test_a_device_of_another_machine_is_searched_for_by_predictions(copied: Path
         assert each["predicted_latency_ms"] * latency.held_out_ratios().max() <= value["budget_ms"] * (1 + 1e-12)
 
 
+def test_what_no_network_of_a_later_device_keeps_is_refused_before_anything_is_searched(copied: Path) -> None:
+    with_table_of(copied, "cpu:threads=2")
+    both = ("--device", "cpu", "--device", "cpu:threads=2", "--budget-ms", "90%", "--budget-ms", "0%")
+    run = Run.existing(copied, first="nas train")
+    latency = LatencyPredictor(run.space, run.latency_table(parse_device("cpu")))
+    smallest = exact_costs(latency)["params"].cheapest()[0]
+    before = evaluations(copied)
+    error = refusal(nas_here("search", "--run", copied, *both, "--max-params", smallest, "--evaluations", 30))
+    assert "no network keeps all bounds at once" in error
+    assert evaluations(copied) == before
+
+
 @pytest.mark.slow
 def test_a_search_evaluates_as_many_more_and_goes_on_where_it_was_killed(copied: Path, tmp_path: Path) -> None:
     other = shutil.copytree(copied, tmp_path / "other")
@@ -374,6 +390,7 @@ def test_a_search_evaluates_as_many_more_and_goes_on_where_it_was_killed(copied:
     process.kill()
     process.wait()
     assert (other / "search.json").exists()
+    succeed(nas_here("search", "--budget-ms", "90%", "--run", other))  # looks at what is known, and is another request
     assert before + 4 <= evaluations(other) < before + 12
     again = succeed(nas_here(*words, other)).json
     assert evaluations(other) == before + 12
@@ -411,7 +428,10 @@ def test_workers_elsewhere_evaluate_what_a_search_asks_for(copied: Path, tmp_pat
 def test_networks_in_8_bits_are_searched_by_their_own_accuracy_and_exported(copied: Path) -> None:
     with_table_of(copied, "cpu:precision=int8")
     on_int8 = ("--run", copied, "--device", "cpu:precision=int8", "--json")
-    value = succeed(nas_here("search", *on_int8, "--evaluations", 6, "--workers", 2)).json
+    work = subprocess.Popen(command("work", "--run", copied), env=environment(), stdout=subprocess.DEVNULL)
+    value = succeed(nas_here("search", *on_int8, "--evaluations", 6, "--workers", 0)).json
+    work.terminate()
+    work.wait()
     run = Run.existing(copied, first="nas train")
     known = run.known_accuracies("int8")
     assert len(known) == value["evaluations"] == 6
