@@ -1,18 +1,20 @@
-"""What a search started from, so that one that was killed goes on and ends as it would have ended."""
+"""What a search started from, so that one that was killed goes on and ends as it would have ended. Loads no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from nas.evaluate import SubnetEvaluator
 from nas.files import read_document, write_atomic
 from nas.goal import Goal
 from nas.ledger import Genes
 from nas.search_plan import SearchSettings
 from search_spaces.documents import content_hash, document, pretty_json
 from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from nas.evaluate import SubnetEvaluator
 
 
 @document
