@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -320,8 +321,9 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     # The server refuses to run as root.
     as_other = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
     if as_other:
-        for each in (folder, *folder.parents[:2]):
-            each.chmod(0o755)
+        for each in (folder, *folder.parents):
+            if not each.stat().st_mode & stat.S_IXOTH:
+                each.chmod(0o755)
         shutil.chown(folder, "nobody", "nogroup")
     data = folder / "data"
 
