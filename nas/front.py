@@ -13,6 +13,11 @@ from search_spaces.documents import document
 from search_spaces.errors import InputError, unknown_name
 
 
+def _best_known(latency: DeviceLatency | Candidate) -> float:
+    measured_ms = latency.measured_latency_ms
+    return latency.predicted_latency_ms if measured_ms is None else measured_ms
+
+
 @document
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceLatency:
@@ -25,7 +30,7 @@ class DeviceLatency:
     @property
     def latency_ms(self) -> float:
         """The best figure there is: measured, or else predicted."""
-        return self.predicted_latency_ms if self.measured_latency_ms is None else self.measured_latency_ms
+        return _best_known(self)
 
 
 @document
@@ -58,7 +63,7 @@ class Candidate:
     @property
     def latency_ms(self) -> float:
         """The best figure there is: measured, or else predicted."""
-        return self.predicted_latency_ms if self.measured_latency_ms is None else self.measured_latency_ms
+        return _best_known(self)
 
     @property
     def measured_everywhere_ms(self) -> tuple[float | None, ...]:

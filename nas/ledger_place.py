@@ -84,10 +84,10 @@ def _copy(old: Ledger, new: Ledger) -> None:
     for evaluator, space_hash in old.evaluators().items():
         with explained(old.name):
             source = old.study(evaluator, space_hash)
-            trials = [] if source is None else source.get_trials(deepcopy=False)
+            trials = [] if source is None else old.trials(source)
         with explained(new.name):
             target = new.begun_study(evaluator, space_hash)
-            there = {_identity(trial) for trial in target.get_trials(deepcopy=False)}
+            there = {_identity(trial) for trial in new.trials(target)}
             for trial in trials:
                 if trial.state.is_finished() and _identity(trial) not in there:
                     target.add_trial(trial)

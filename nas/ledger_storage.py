@@ -136,11 +136,11 @@ def stable_optuna() -> Iterator[None]:
 
 
 @contextmanager
-def quiet_optuna(least: int = logging.WARNING) -> Iterator[None]:
-    """Keep Optuna from announcing on standard error what it does, and leave its logging as the user set it."""
+def quiet_optuna() -> Iterator[None]:
+    """Keep Optuna from announcing a new study on standard error, and leave its logging as the user set it."""
     logger = logging.getLogger("optuna")
     level = logger.level
-    logger.setLevel(max(level, least))
+    logger.setLevel(max(level, logging.WARNING))
     try:
         yield
     finally:
