@@ -1,0 +1,186 @@
+"""Whether networks that searches return are inside their budgets when they are measured again; see README.md.
+
+python experiments/budgets-kept/run.py --work DIR [PART ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import beta
+
+from experiments.study import ConfiguredStudy, Parts, Rows, nas, provenance, run_parts, save_table, say
+from nas.budget import Statistic
+from nas.devices import parse_device
+from nas.files import make_folder, write_atomic
+from nas.onnx_export import export_network
+from nas.run import Run
+from predictors.latency import LatencyPredictor
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+save = functools.partial(save_table, RESULTS)
+
+
+class Study(ConfiguredStudy):
+    """The settings, and where runs are kept."""
+
+    def run(self, space: str) -> Run:
+        """Return a run of a space with untrained weights and a latency table; makes what is missing."""
+        path, settings = self.work / space, self.config["spaces"][space]
+        if not (path / "supernet" / "training.json").exists():
+            data = self.work / f"{space}.npz"
+            _write_images(data, *settings["images"])
+            nas("train", "--run", path, "--space", space, "--data", f"npz:{data}", "--steps", 1)
+        run = Run.existing(path, first="nas train")
+        if not run.lut_path(parse_device(self.config["device"])).exists():
+            nas("build-lut", "--run", path, "--device", self.config["device"])
+        return run
+
+    def budgets(self, run: Run, cases: int, at: Statistic) -> list[float]:
+        """Return budgets in ms, one in each of so many equal parts of the reachable range, in random order."""
+        latency = LatencyPredictor(run.space, run.latency_table(parse_device(self.config["device"])))
+        ratio = 1.0 if at == "min" else latency.sustained(at).ratio
+        rng = np.random.default_rng(self.config["seed"])
+        shares = (rng.permutation(cases) + rng.random(cases)) / cases
+        low, high = latency.cheapest()[0] * ratio, latency.dearest()[0] * ratio
+        lowest = self.config["lowest_share"]
+        return [float(low + (high - low) * (lowest + (1.0 - lowest) * share)) for share in shares]
+
+
+def _write_images(path: Path, training: int, validation: int) -> None:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for name, count in (("train", training), ("val", validation), ("test", 20)):
+        arrays[f"x_{name}"] = rng.integers(0, 256, (count, 32, 32), dtype=np.uint8)
+        arrays[f"y_{name}"] = np.arange(count) % 10
+    make_folder(path.parent)
+    np.savez(path, **arrays)
+
+
+def _searched(study: Study, run: Run, evaluations: int, number: int, budget_ms: float, at: Statistic) -> Rows:
+    """Search with an empty ledger, and return the returned networks, each with what was known of its case."""
+    for name in ("ledger.db", "front.json", "search.json"):
+        (run.path / name).unlink(missing_ok=True)
+    options = ("--budget-ms", budget_ms, "--budget-at", at, "--evaluations", evaluations, "--seed", number)
+    front = nas("search", "--run", run.path, "--device", study.config["device"], *options)
+    again = Run.existing(run.path, first="nas train")
+    latency = LatencyPredictor(again.space, again.latency_table(parse_device(study.config["device"])))
+    known = again.known_accuracies()
+    ratio = 1.0 if at == "min" else latency.sustained(at).ratio
+    predicted_ms = latency.predict(again.space.check(list(known))) * ratio
+    best = max(each["validation_accuracy"] for each in front["candidates"])
+    dropped = {tuple(each["genes"]) for each in front["dropped"]}
+    above = [
+        genes
+        for (genes, accuracy), ms in zip(known.items(), predicted_ms.tolist(), strict=True)
+        if accuracy > best and 0.9 * budget_ms < ms <= budget_ms / (1.0 + front["margin"]) and genes not in dropped
+    ]
+    case = {
+        "case": number,
+        "budget_ms": budget_ms,
+        "at": at,
+        "binds": front["budget_binds"],
+        "dropped": len(dropped),
+        "more_accurate_above_90": len(above),
+    }
+    return [
+        case
+        | {name: each[name] for name in ("id", "genes", "validation_accuracy", "predicted_latency_ms")}
+        | {"measured_ms": each["measured_latency_ms"], "is_best": each["id"] == front["best"]}
+        for each in front["candidates"]
+    ]
+
+
+def _benched(study: Study, run: Run, rows: Rows, sustained_s: float) -> dict[str, dict[str, float]]:
+    """Return what `nas bench` tells of the exported file of each distinct network, by id."""
+    networks = {row["id"]: row["genes"] for row in rows}
+    evaluator = run.evaluator()
+    figures: dict[str, dict[str, float]] = {}
+    names = list(networks)
+    for start in range(0, len(names), study.config["per_bench"]):
+        with tempfile.TemporaryDirectory() as folder:
+            files = []
+            for name in names[start : start + study.config["per_bench"]]:
+                (genome,) = run.space.check([networks[name]])
+                files.append(Path(folder) / f"{name}.onnx")
+                model = export_network(evaluator.calibrated(run.space.lower(genome)))
+                write_atomic(files[-1], model.SerializeToString())
+            told = nas("bench", *files, "--device", study.config["device"], "--sustained", sustained_s)
+        for file, row in zip(files, told["models"], strict=True):
+            figures[file.stem] = {"min": row["latency_ms"], "p50": row["p50_ms"], "p90": row["p90_ms"]}
+    return figures
+
+
+def _measure(study: Study, space: str, ats: tuple[Statistic, ...], cases: int, sustained_s: float, name: str) -> None:
+    run, evaluations = study.run(space), study.config["spaces"][space]["evaluations"]
+    rows: Rows = []
+    for at in ats:
+        for number, budget_ms in enumerate(study.budgets(run, cases, at)):
+            search = functools.partial(_searched, study, run, evaluations, number, budget_ms, at)
+            rows += study.once(f"{name}-{at}-{number}", search)
+    figures: Any = study.once(f"{name}-bench", lambda: [_benched(study, run, rows, sustained_s)])[0]
+    networks = pd.DataFrame(rows).assign(
+        again_ms=[figures[row["id"]][row["at"]] for row in rows],
+    )
+    networks["inside"] = networks.again_ms <= networks.budget_ms
+    save(networks.drop(columns="genes"), f"{name}-networks")
+    save(_summary(networks), name)
+    save(provenance(["torch", "onnxruntime"]), "provenance")
+
+
+def _summary(networks: pd.DataFrame) -> pd.DataFrame:
+    rows: Rows = []
+    for at, part in networks.groupby("at", sort=False):
+        best = part[part.is_best]
+        used = best.again_ms / best.budget_ms
+        # Of a network that came back several times, the tightest budget counts.
+        distinct = part.groupby("id").inside.all()
+        inside, n = int(distinct.sum()), len(distinct)
+        fine = (used >= 0.9) | (best.more_accurate_above_90 == 0)
+        rows.append(
+            {
+                "at": at,
+                "budgets": len(best),
+                "returned": len(part),
+                "returned_inside": int(part.inside.sum()),
+                "distinct": n,
+                "distinct_inside": inside,
+                "inside_at_least_percent": 100.0 * float(beta.ppf(0.05, inside, n - inside + 1)),
+                "best_uses_median_percent": 100.0 * float(used.median()),
+                "best_uses_90_percent": int((used >= 0.9).sum()),
+                "best_uses_90_percent_or_nothing_better_does": int(fine.sum()),
+                "dropped": int(best.dropped.sum()),
+                "worst_excess_percent": 100.0 * float((part.again_ms / part.budget_ms).max() - 1.0),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _space(name: str, study: Study) -> None:
+    say(name)
+    _measure(study, name, ("min",), study.config["cases"], study.config["sustained_s"], name)
+
+
+def _percentiles(study: Study) -> None:
+    space = next(iter(study.config["spaces"]))
+    _measure(study, space, ("p50", "p90"), study.config["percentiles"]["cases"], 5.0, "percentiles")
+
+
+PARTS: Parts[Study] = {
+    "tiny": ("tiny.csv", functools.partial(_space, "tiny")),
+    "cifar": ("cifar.csv", functools.partial(_space, "cifar")),
+    "percentiles": ("percentiles.csv", _percentiles),
+}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", type=Path, required=True, help="folder for runs, kept for a study started again")
+    run_parts(PARTS, RESULTS, parser, lambda arguments: Study.load(HERE, arguments.work))
