@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas import defaults
-from nas.budget import Budget, Statistic, parse_budget, rounded_up
+from nas.budget import Budget, rounded_up
 from nas.engine.objectives import Constraint, Evaluate, Objective
 from predictors.additive import AdditiveCost
 from predictors.latency import LatencyPredictor
@@ -195,40 +195,32 @@ def exact_costs(latency: LatencyPredictor) -> dict[str, Cost]:
 
 
 def parse_goal(
-    latency: LatencyPredictor,
-    budget: str | None = None,
+    targets: Sequence[Target],
     *,
-    at: Statistic = "min",
     objectives: Iterable[str] = (),
     bounds: Mapping[str, float | None] | None = None,
-    here: bool = True,
-    others: Sequence[Target] = (),
 ) -> Goal:
     """Read what a search is for.
 
     Args:
-        latency: of the device, or the first device.
-        budget: as `parse_budget` reads it.
-        at: which figure of running the budget is of.
+        targets: the device, or all devices that the same network has to be fast enough on; one at least.
         objectives: names of costs; accuracy is always traded off, and may be named. None at all means the latencies.
         bounds: largest values of costs other than latency, by name; those that are None do not bound.
-        here: whether finalists are measured on that device.
-        others: more devices, on which the same network has to be fast enough.
 
     Raises:
         InputError: a cost is not known of this device, a bound is no number, or no network of the space keeps it.
     """
-    targets = (Target(latency, parse_budget(budget, latency, at=at), here), *others)
     _refuse_unlike(targets)
+    first, *others = targets
     goal = Goal(
-        targets,
+        tuple(targets),
         tuple(dict.fromkeys(name for name in objectives if name != ACCURACY))
         or (LATENCY, *(latency_on(each.device) for each in others)),
         {name: limit for name, limit in (bounds or {}).items() if limit is not None},
     )
     for name in (*goal.objectives, *goal.bounds):
         if name not in goal.costs:
-            raise unknown_name(f"cost on device {latency.table.device}", name, goal.costs)
+            raise unknown_name(f"cost on device {first.device}", name, goal.costs)
     for name, limit in goal.bounds.items():
         if name in goal.latencies:
             raise InputError(f"{name} is bounded by the budget, not beside it")

@@ -179,34 +179,25 @@ def _asked(
     from nas.run import Run, is_here
     from predictors.latency import LatencyPredictor
 
-    targets, at = [parse_device(name) for name in devices or [defaults.DEVICE]], parse_statistic(budget_at)
-    if len({target.name for target in targets}) < len(targets):
-        raise InputError(f"a device is named twice: {', '.join(target.name for target in targets)}")
-    if len(budgets) not in (0, 1, len(targets)):
+    named, at = [parse_device(name) for name in devices or [defaults.DEVICE]], parse_statistic(budget_at)
+    if len({device.name for device in named}) < len(named):
+        raise InputError(f"a device is named twice: {', '.join(device.name for device in named)}")
+    if len(budgets) not in (0, 1, len(named)):
         raise InputError(
-            f"{len(budgets)} budgets for {len(targets)} devices: give --budget-ms once for all, or once for each, in "
+            f"{len(budgets)} budgets for {len(named)} devices: give --budget-ms once for all, or once for each, in "
             "the order of the devices"
         )
-    if joint and len(targets) == 1:
+    if joint and len(named) == 1:
         raise InputError("--joint is for several devices: repeat --device")
     opened = Run.existing(run, first="nas train")
     opened.require_supernet()
-    latencies = [LatencyPredictor(opened.space, opened.latency_table(target)) for target in targets]
-    asked = budgets if len(budgets) == len(targets) else [budgets[0] if budgets else None] * len(targets)
-    here = [is_here(target) for target in targets]
-    if not joint:
-        return opened, [
-            parse_goal(latency, budget, at=at, objectives=objectives or (), bounds=bounds, here=each_here)
-            for latency, budget, each_here in zip(latencies, asked, here, strict=True)
-        ]
-    others = [
-        Target(latency, parse_budget(budget, latency, at=at), each_here)
-        for latency, budget, each_here in zip(latencies[1:], asked[1:], here[1:], strict=True)
-    ]
-    first = parse_goal(
-        latencies[0], asked[0], at=at, objectives=objectives or (), bounds=bounds, here=here[0], others=others
-    )
-    return opened, [first]
+    asked = budgets if len(budgets) == len(named) else [budgets[0] if budgets else None] * len(named)
+    targets = []
+    for device, budget in zip(named, asked, strict=True):
+        latency = LatencyPredictor(opened.space, opened.latency_table(device))
+        targets.append(Target(latency, parse_budget(budget, latency, at=at), is_here(device)))
+    groups = [targets] if joint else [[target] for target in targets]
+    return opened, [parse_goal(group, objectives=objectives or (), bounds=bounds) for group in groups]
 
 
 def _mismatches(opened: Run, goals: list[Goal], *, allowed: bool) -> list[str]:

@@ -18,10 +18,11 @@ from spread import random_networks
 from experiments.scratch import train_alone
 from experiments.study import Rows
 from nas.baseline import image_input, plan_baseline, steps_within
+from nas.budget import parse_budget
 from nas.data import ImageData
 from nas.fitting import images_seen
 from nas.front import Candidate
-from nas.goal import Goal, parse_goal
+from nas.goal import Goal, Target, parse_goal
 from nas.search_plan import SearchSettings
 from nas.subnet_search import Place, search_subnets, validate_front
 from nas.training_record import TrainingConfig
@@ -80,7 +81,7 @@ def contenders(study: Study, seed: int, equal: str) -> pd.DataFrame:
 
 
 def _goal(study: Study, latency: LatencyPredictor) -> Goal:
-    return parse_goal(latency, study.config["worth"]["budget"])
+    return parse_goal([Target(latency, parse_budget(study.config["worth"]["budget"], latency))])
 
 
 def _search(study: Study, seed: int, arm: str) -> Rows:

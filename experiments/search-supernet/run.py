@@ -71,13 +71,10 @@ class Study(ConfiguredStudy):
     def goal(self, objectives: list[str]) -> Goal:
         """Return what is searched for: the budget, and other costs to trade off."""
         second = self.config["second_device"]
-        others = []
-        if latency_on(second) in objectives:
-            latency = self.latency(second)
-            others = [Target(latency, parse_budget(self.config["budget"], latency))]
-        return parse_goal(
-            self.latency(self.config["device"]), self.config["budget"], objectives=objectives, others=others
-        )
+        devices = [self.config["device"], *[second] * (latency_on(second) in objectives)]
+        latencies = [self.latency(device) for device in devices]
+        targets = [Target(latency, parse_budget(self.config["budget"], latency)) for latency in latencies]
+        return parse_goal(targets, objectives=objectives)
 
     def searched(
         self, strategy: str, seed: int, evaluations: int, objectives: list[str], *, informed: bool = False
@@ -205,7 +202,7 @@ def _three(study: Study) -> None:
     for objectives in config["objectives"]:
         searches = {}
         for seed in config["seeds"]:
-            for strategy in study.config["strategies"]:
+            for strategy in config["strategies"]:
                 say(f"{strategy} {seed} {objectives}")
                 searches[strategy, seed] = study.searched(strategy, seed, config["evaluations"], objectives)
         shares = _shares(searches, [config["evaluations"]])

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nas.budget import Budget
+from nas.budget import Budget, Statistic, parse_budget
 from nas.data import SplitName
 from nas.evaluate import SubnetEvaluator
 from nas.finalists import Evaluated
-from nas.goal import Goal, parse_goal
+from nas.goal import Goal, Target, parse_goal
 from nas.ledger import Ledger
 from nas.progress import Progress, no_progress
 from nas.search_plan import SearchSettings
@@ -89,6 +89,20 @@ def tuples(genomes: Genomes) -> list[tuple[int, ...]]:
     return [tuple(row) for row in genomes.tolist()]
 
 
+def goal_of(
+    budget: str | None = None,
+    *,
+    latency: LatencyPredictor = LATENCY,
+    at: Statistic = "min",
+    objectives: Sequence[str] = (),
+    bounds: Mapping[str, float | None] | None = None,
+    others: Sequence[Target] = (),
+) -> Goal:
+    """Return what is asked for by a budget on the device of these tests, and on others beside it."""
+    first = Target(latency, parse_budget(budget, latency, at=at))
+    return parse_goal([first, *others], objectives=objectives, bounds=bounds)
+
+
 @dataclasses.dataclass(frozen=True)
 class Search:
     """A finished search and what it was made with."""
@@ -130,5 +144,5 @@ def search(
     if known is not None:
         evaluator.evaluate(known)
         evaluator.truly_evaluated.clear()
-    goal = parse_goal(LATENCY, budget, objectives=objectives, bounds=bounds)
+    goal = goal_of(budget, objectives=objectives, bounds=bounds)
     return Search(evaluator, goal, search_subnets(evaluator, goal, settings, progress=progress))

@@ -10,9 +10,9 @@ import pytest
 from nas.budget import parse_budget
 from nas.finalists import Source, known_front, latency_name
 from nas.front import Front
-from nas.goal import Goal, Target, exact_costs, parse_goal
+from nas.goal import Goal, Target, exact_costs
 from nas.ledger import Ledger, latency_evaluator
-from tests.nas.synthetic_search import IMAGES, LATENCY, OTHER, SPACE, synthetic_accuracy, tuples
+from tests.nas.synthetic_search import IMAGES, LATENCY, OTHER, SPACE, goal_of, synthetic_accuracy, tuples
 
 GENOMES = SPACE.unique(SPACE.sample(400, np.random.default_rng(5)))
 KNOWN = dict(zip(tuples(GENOMES), synthetic_accuracy(GENOMES).tolist(), strict=True))
@@ -28,7 +28,7 @@ def front_of(goal: Goal, folder: Path, measured: dict[tuple[int, ...], float] | 
 
 
 def test_the_front_of_unmeasured_networks_is_predicted_inside_with_the_wide_margin(tmp_path: Path) -> None:
-    goal = parse_goal(LATENCY, "50%")
+    goal = goal_of("50%")
     front = front_of(goal, tmp_path)
     assert front is not None
     limit = goal.budget.unmeasured_limit_ms
@@ -46,7 +46,7 @@ def test_the_front_of_unmeasured_networks_is_predicted_inside_with_the_wide_marg
 
 
 def test_what_was_measured_counts_as_it_was_measured(tmp_path: Path) -> None:
-    goal = parse_goal(LATENCY, "50%")
+    goal = goal_of("50%")
     unmeasured = front_of(goal, tmp_path)
     assert unmeasured is not None
     best = unmeasured.best.genes
@@ -62,7 +62,7 @@ def test_what_was_measured_counts_as_it_was_measured(tmp_path: Path) -> None:
 
 
 def test_the_newest_measurement_counts(tmp_path: Path) -> None:
-    goal = parse_goal(LATENCY, "50%")
+    goal = goal_of("50%")
     unmeasured = front_of(goal, tmp_path)
     assert unmeasured is not None
     best, limit = unmeasured.best.genes, goal.budget.measured_limit_ms
@@ -74,11 +74,11 @@ def test_the_newest_measurement_counts(tmp_path: Path) -> None:
 
 
 def test_measurements_of_another_statistic_do_not_count(tmp_path: Path) -> None:
-    plain = parse_goal(LATENCY, "50%")
+    plain = goal_of("50%")
     unmeasured = front_of(plain, tmp_path)
     assert unmeasured is not None
     assert front_of(plain, tmp_path, {unmeasured.best.genes: 1e6}) != unmeasured
-    sustained = front_of(parse_goal(LATENCY, "50%", at="p50"), tmp_path)
+    sustained = front_of(goal_of("50%", at="p50"), tmp_path)
     assert sustained is not None
     assert sustained.budget_at == "p50"
     assert all(each.measured_latency_ms is None for each in sustained.candidates)
@@ -88,14 +88,14 @@ def test_measurements_of_another_statistic_do_not_count(tmp_path: Path) -> None:
 
 
 def test_nothing_safely_inside_is_no_front(tmp_path: Path) -> None:
-    assert front_of(parse_goal(LATENCY, "0%"), tmp_path) is None
-    assert known_front(parse_goal(LATENCY), {}, Ledger(tmp_path / "none.db"), SOURCE) is None
+    assert front_of(goal_of("0%"), tmp_path) is None
+    assert known_front(goal_of(), {}, Ledger(tmp_path / "none.db"), SOURCE) is None
 
 
 def test_bounds_on_sizes_are_kept_and_told(tmp_path: Path) -> None:
     memory = exact_costs(LATENCY)["memory_mb"]
     limit = float(np.median(memory.predict(GENOMES)))
-    front = front_of(parse_goal(LATENCY, bounds={"memory_mb": limit}), tmp_path)
+    front = front_of(goal_of(bounds={"memory_mb": limit}), tmp_path)
     assert front is not None
     assert (front.budget_ms, front.bounds, front.budget_binds) == (None, {"memory_mb": limit}, False)
     assert front.known == int((memory.predict(GENOMES) <= limit).sum())
@@ -105,21 +105,21 @@ def test_bounds_on_sizes_are_kept_and_told(tmp_path: Path) -> None:
 
 
 def test_a_front_of_sizes_keeps_what_no_other_beats_in_them(tmp_path: Path) -> None:
-    front = front_of(parse_goal(LATENCY, "80%", objectives=["params"]), tmp_path)
+    front = front_of(goal_of("80%", objectives=["params"]), tmp_path)
     assert front is not None
     assert front.objectives == ("params",)
     by_params = sorted(front.candidates, key=lambda each: each.params)
     accuracies = [each.validation_accuracy for each in by_params]
     assert accuracies == sorted(set(accuracies))
     assert len(front.candidates) > 3
-    both = front_of(parse_goal(LATENCY, "80%", objectives=["params", "latency_ms"]), tmp_path)
+    both = front_of(goal_of("80%", objectives=["params", "latency_ms"]), tmp_path)
     assert both is not None
     assert {each.id for each in front.candidates} < {each.id for each in both.candidates}
 
 
 def test_a_front_of_several_devices_keeps_each_budget_by_what_is_known_there(tmp_path: Path) -> None:
     other = Target(OTHER, parse_budget("40%", OTHER))
-    goal = parse_goal(LATENCY, "50%", others=[other])
+    goal = goal_of("50%", others=[other])
     elsewhere = dict(zip(tuples(GENOMES), OTHER.predict(GENOMES).tolist(), strict=True))
     front = front_of(goal, tmp_path)
     assert front is not None

@@ -13,7 +13,7 @@ from nas.block_cache import BlockCache
 from nas.budget import parse_budget
 from nas.finalists import FINALISTS
 from nas.front import Front
-from nas.goal import Target, parse_goal
+from nas.goal import Target
 from nas.ledger import Ledger
 from nas.subnet_search import Place, search_subnets, validate_front
 from predictors.latency import LatencyPredictor
@@ -29,6 +29,7 @@ from tests.nas.synthetic_search import (
     Search,
     SyntheticEvaluator,
     Values,
+    goal_of,
     search,
     synthetic_accuracy,
 )
@@ -229,7 +230,7 @@ def test_a_budget_that_does_not_bind_is_compared_inside_the_reachable_range(tmp_
 def test_finalists_for_several_devices_are_measured_on_those_that_are_here(tmp_path: Path) -> None:
     evaluator = SyntheticEvaluator(Ledger(tmp_path / "ledger.db"))
     others = [Target(OTHER, parse_budget("60%", OTHER)), Target(ELSEWHERE, parse_budget("60%", ELSEWHERE), here=False)]
-    goal = parse_goal(LATENCY, "60%", others=others)
+    goal = goal_of("60%", others=others)
     settings = dataclasses.replace(SETTINGS, compare=None)
     outcome = search_subnets(evaluator, goal, settings)
     cache = hollow_cache(SPACE, tmp_path / "blocks")

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from nas.budget import Budget, parse_budget
-from nas.goal import Goal, Target, exact_costs, parse_goal
+from nas.goal import Goal, Target, exact_costs
 from nas.search_plan import SearchSettings
 from predictors.latency import LatencyPredictor
 from search_spaces.errors import InputError
-from tests.nas.synthetic_search import LATENCY, OTHER, SETTINGS, SPACE, search, tuples
+from tests.nas.synthetic_search import LATENCY, OTHER, SETTINGS, SPACE, goal_of, search, tuples
 
 GENOMES = SPACE.sample(300, np.random.default_rng(3))
 PLAIN = dataclasses.replace(SETTINGS, compare=None)
 
 
 def test_every_cost_is_that_of_the_network() -> None:
-    goal = parse_goal(LATENCY)
+    goal = goal_of()
     specs = [SPACE.lower(genome) for genome in GENOMES[:20]]
     np.testing.assert_array_equal(goal.predict("params", GENOMES[:20]), [spec.params() for spec in specs])
     np.testing.assert_array_equal(goal.predict("macs", GENOMES[:20]), [spec.macs() for spec in specs])
@@ -37,7 +37,7 @@ def test_the_ends_of_every_cost_are_inside_which_all_networks_are() -> None:
 
 
 def test_latency_is_counted_as_the_budget_counts_it() -> None:
-    goal = parse_goal(LATENCY, "50%", at="p90")
+    goal = goal_of("50%", at="p90")
     np.testing.assert_allclose(goal.predict("latency_ms", GENOMES), LATENCY.predict_percentile(GENOMES, "p90"))
     kept = goal.keeps(GENOMES, lambda target: target.budget.predicted_limit_ms)
     assert goal.budget.limit_ms is not None
@@ -57,7 +57,7 @@ def test_latency_is_counted_as_the_budget_counts_it() -> None:
 def test_accuracy_is_always_traded_off_and_latency_by_default(
     objectives: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
-    goal = parse_goal(LATENCY, "50%", objectives=objectives)
+    goal = goal_of("50%", objectives=objectives)
     assert goal.objectives == expected
     asked, constraints = goal.asked_of(lambda genomes: np.zeros(len(genomes)))
     assert [each.name for each in asked] == ["accuracy", *expected]
@@ -66,8 +66,8 @@ def test_accuracy_is_always_traded_off_and_latency_by_default(
 
 
 def test_without_a_budget_nothing_but_the_bounds_is_kept() -> None:
-    limit = float(np.median(parse_goal(LATENCY).predict("params", GENOMES)))
-    goal = parse_goal(LATENCY, bounds={"params": limit, "file_mb": None})
+    limit = float(np.median(goal_of().predict("params", GENOMES)))
+    goal = goal_of(bounds={"params": limit, "file_mb": None})
     assert goal.bounds == {"params": limit}
     kept = goal.keeps(GENOMES, lambda target: target.budget.predicted_limit_ms)
     np.testing.assert_array_equal(kept, goal.predict("params", GENOMES) <= limit)
@@ -78,9 +78,9 @@ def test_without_a_budget_nothing_but_the_bounds_is_kept() -> None:
 def test_the_search_starts_from_the_cheapest_networks_that_keep_everything() -> None:
     costs = exact_costs(LATENCY)
     fastest, fewest = costs["latency_ms"].cheapest()[1], costs["params"].cheapest()[1]
-    both = parse_goal(LATENCY, "60%", bounds={"params": costs["params"].dearest()[0]}).cheapest()
+    both = goal_of("60%", bounds={"params": costs["params"].dearest()[0]}).cheapest()
     assert set(tuples(both)) == {tuple(fastest), tuple(fewest)}
-    only = parse_goal(LATENCY, "60%", bounds={"params": costs["params"].cheapest()[0]}).cheapest()
+    only = goal_of("60%", bounds={"params": costs["params"].cheapest()[0]}).cheapest()
     assert tuples(only) == [tuple(fewest)]
 
 
@@ -88,46 +88,46 @@ def test_the_search_starts_from_the_cheapest_networks_that_keep_everything() -> 
 def test_an_unknown_cost_is_refused_naming_the_nearest(name: str, nearest: str) -> None:
     for asked in ({"objectives": [name]}, {"bounds": {name: 1.0}}):
         with pytest.raises(InputError, match=f"unknown cost on device cpu {name!r}; did you mean {nearest!r}"):
-            parse_goal(LATENCY, **asked)
+            goal_of(**asked)
 
 
 def test_a_size_that_the_table_does_not_tell_is_unknown() -> None:
     table = dataclasses.replace(LATENCY.table, sizes={})
     with pytest.raises(InputError, match="unknown cost on device cpu 'memory_mb'"):
-        parse_goal(LatencyPredictor(SPACE, table), bounds={"memory_mb": 100.0})
+        goal_of(latency=LatencyPredictor(SPACE, table), bounds={"memory_mb": 100.0})
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_bound_that_no_network_keeps_is_refused_with_the_range(limit: float) -> None:
     with pytest.raises(InputError, match=f"params <= {limit:g}: it reaches from ") as refusal:
-        parse_goal(LATENCY, "50%", bounds={"params": limit})
+        goal_of("50%", bounds={"params": limit})
     # The smallest value that is told is accepted.
     least = float(str(refusal.value).split("from ")[1].split(" to ")[0])
-    assert len(parse_goal(LATENCY, bounds={"params": least}).cheapest())
+    assert len(goal_of(bounds={"params": least}).cheapest())
 
 
 def test_latency_is_bounded_by_the_budget_alone() -> None:
     with pytest.raises(InputError, match="latency_ms is bounded by the budget"):
-        parse_goal(LATENCY, "50%", bounds={"latency_ms": 5.0})
+        goal_of("50%", bounds={"latency_ms": 5.0})
 
 
 def test_a_goal_can_be_typed_again() -> None:
-    goal = parse_goal(LATENCY, "50%", at="p50", objectives=["params", "latency_ms"], bounds={"file_mb": 0.7})
+    goal = goal_of("50%", at="p50", objectives=["params", "latency_ms"], bounds={"file_mb": 0.7})
     words = goal.options.split()
     assert words[0::2] == ["--budget-ms", "--budget-at", "--max-size-mb", "--objective", "--objective"]
     assert words[3::2] == ["p50", "0.7", "params", "latency_ms"]
     assert goal.budget.limit_ms is not None
     assert float(words[1]) == pytest.approx(goal.budget.limit_ms)
-    assert parse_goal(LATENCY).options == ""
+    assert goal_of().options == ""
 
 
 def test_the_worst_that_is_compared_is_what_is_allowed_and_can_be_reached() -> None:
     costs = exact_costs(LATENCY)
     dearest = costs["params"].dearest()[0]
-    goal = parse_goal(LATENCY, "50%", bounds={"params": dearest / 2})
+    goal = goal_of("50%", bounds={"params": dearest / 2})
     assert (goal.most("latency_ms"), goal.most("params")) == (goal.budget.limit_ms, dearest / 2)
     assert goal.most("macs") == costs["macs"].dearest()[0]
-    assert parse_goal(LATENCY, "1000").most("latency_ms") == LATENCY.dearest()[0]
+    assert goal_of("1000").most("latency_ms") == LATENCY.dearest()[0]
 
 
 def test_bounds_that_only_contradict_each_other_are_refused_with_both_ranges(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_search_ends_when_its_time_is_over(tmp_path: Path) -> None:
 
 def test_one_network_for_several_devices_keeps_the_budget_of_each() -> None:
     other = Target(OTHER, parse_budget("30%", OTHER), here=False)
-    goal = parse_goal(LATENCY, "50%", others=[other])
+    goal = goal_of("50%", others=[other])
     assert goal.objectives == ("latency_ms", "latency_ms@cpu:threads=2")
     first = goal.targets[0]
     assert (first.search_limit_ms, other.search_limit_ms) == (
@@ -218,4 +218,4 @@ def test_devices_that_one_network_is_not_searched_for_are_refused() -> None:
         (LATENCY, "named twice"),
     ):
         with pytest.raises(InputError, match=expected):
-            parse_goal(LATENCY, "50%", others=[Target(other, parse_budget(None, other))])
+            goal_of("50%", others=[Target(other, parse_budget(None, other))])
