@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from nas.defaults import STRATEGY
 from nas.engine.objectives import Constraint, Evaluate, Objective
@@ -148,6 +149,9 @@ class Search:
         seed = int(seed)
         problem = Problem(space, objectives, constraints, known=known, features=features)
         self._strategy = make_strategy(strategy, problem, seed)
+        # Strategies fit matrices of hundreds of rows: there, threads that wait for each other cost more than they
+        # bring, five times the whole fit where something else is running.
+        self._threads = ThreadpoolController()
         refuse_empty(problem, np.random.default_rng(seed))
         self._problem = problem
         self._records = None if ledger is None else Records(ledger, problem, strategy=strategy, seed=seed)
@@ -183,7 +187,8 @@ class Search:
         for _ in range(_EMPTY_ROUNDS):
             if n <= 0:
                 break
-            proposal = self._strategy.ask(n)
+            with self._threads.limit(limits=1, user_api="blas"):
+                proposal = self._strategy.ask(n)
             if not len(proposal.genomes):
                 break
             self._round += 1
