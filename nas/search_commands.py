@@ -111,7 +111,9 @@ def search_command(
         time_limit_s=time_limit,
     )
     # Whoever says how to search wants to search.
-    look_up = evaluations is None and settings == SearchSettings()
+    look_up = evaluations is None and workers is None and settings == SearchSettings()
+    if dry_run and ledger is not None:
+        raise InputError("--dry-run changes nothing, and --ledger would: leave one of them out")
     bounds = {"params": max_params, "file_mb": max_size_mb, "memory_mb": max_memory_mb}
     opened, goals = _asked(run, device or [], budget or [], budget_at, objective, bounds, joint=joint)
     for told in _mismatches(opened, goals, allowed=allow_mismatch):

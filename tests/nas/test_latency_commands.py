@@ -147,6 +147,20 @@ def test_a_table_under_another_devices_name_is_refused(copied: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "expected"), [({"space_hash": "ba5e"}, "measured for another space (ba5e, "), ({"seed": []}, "seed: ")]
+)
+def test_a_table_that_is_of_no_use_here_names_the_command_that_makes_one(
+    copied: Path, change: dict[str, object], expected: str
+) -> None:
+    path = copied / "luts" / "cpu.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    error = refusal(nas_here("search", "--run", copied))
+    assert f"{path}" in error
+    assert expected in error
+    assert f"run `nas build-lut --device cpu --run {copied}`" in error
+
+
+@pytest.mark.parametrize(
     ("command", "device", "expected"),
     [
         (("bench", "x.onnx"), "kit:target=pi", "measured on devices of this machine, not on kit:target=pi"),

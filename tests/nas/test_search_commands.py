@@ -114,6 +114,7 @@ def test_a_plan_says_what_can_be_reached_and_writes_nothing(copied: Path) -> Non
         ((), 0),
         (("--time-limit", "9"), 96),
         (("--seed", "1"), 96),
+        (("--workers", "2"), 96),
         (("--compare", "random"), 192),
         (("--evaluations", "7"), 7),
     ],
@@ -121,6 +122,11 @@ def test_a_plan_says_what_can_be_reached_and_writes_nothing(copied: Path) -> Non
 def test_a_plan_is_what_the_command_would_do(copied: Path, options: tuple[str, ...], evaluations: int) -> None:
     arguments = ("--budget-ms", "50%", *options, "--dry-run", "--json")
     assert succeed(nas_here("search", "--run", copied, *arguments)).json["evaluations"] == evaluations
+
+
+def test_a_plan_moves_no_ledger(copied: Path) -> None:
+    arguments = ("--budget-ms", "50%", "--dry-run", "--ledger", "postgresql://nobody@nowhere/none")
+    assert "leave one of them out" in refusal(nas_here("search", "--run", copied, *arguments))
 
 
 def test_a_plan_before_any_search_is_to_search(measured_run: Path) -> None:

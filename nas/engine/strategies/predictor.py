@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
@@ -29,8 +28,6 @@ _FIRST_POOL = 4000
 _RANDOM_POOL = 20_000
 _DRAWS = 24
 _CANDIDATES = 600
-_OPTIMISM = (0.0, 1.0)
-"""Inner searches, by how many standard deviations the predictions are taken better than expected."""
 
 
 class PredictorSearch:
@@ -86,20 +83,17 @@ class PredictorSearch:
         if problem.everything is not None:
             return known.fresh(problem.everything)
         if self._evolution is None:
-            # As many as the inner searches would look at.
+            # Twice as many as the inner search would look at.
             return known.fresh(feasible_pool(problem, _RANDOM_POOL, self._rng, found=known.genomes))
         pool = feasible_pool(problem, _FIRST_POOL, self._rng, found=known.genomes)
         feasible = known.genomes[problem.feasible(known.values)]
         start = problem.space.unique(np.concatenate([feasible, pool]))[: len(feasible) + self._evolution.population]
         if not len(start):
             return start
-        found = [
-            evolve(problem.space, partial(self.score, optimism=optimism), start, self._evolution, self._rng)
-            for optimism in (_OPTIMISM if self._fits else (0.0,))
-        ]
-        last = np.concatenate([genomes for genomes, _, _ in found])
-        kept = np.concatenate([violation <= 0.0 for _, _, violation in found])
+        # By expectation: what optimism finds is where the fits know least, and there is much of that in large spaces.
+        last, _, violation = evolve(problem.space, self.score, start, self._evolution, self._rng)
         # Where nothing is predicted to keep the costly bounds, what is nearest to them is worth knowing.
+        kept = violation <= 0.0
         chosen = last[kept] if kept.any() else last
         return known.fresh(chosen[problem.keeps_bounds(chosen)])
 
@@ -137,8 +131,8 @@ class PredictorSearch:
         rows = best_rows(minimised, violation, n=_CANDIDATES)
         return values[rows], x[rows], candidates[rows]
 
-    def score(self, genomes: Genomes, *, optimism: float) -> tuple[Values, Values]:
-        """Return objectives and violations, costly metrics taken as predicted."""
+    def score(self, genomes: Genomes, *, optimism: float = 0.0) -> tuple[Values, Values]:
+        """Return objectives and violations, costly metrics taken so many standard deviations better than expected."""
         values = self._problem.cheap(genomes)
         x = self._features(genomes, values)
         for metric, fit in self._fits.items():
