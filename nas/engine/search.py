@@ -18,6 +18,7 @@ from nas.engine.problem import Problem, call_costly
 from nas.engine.records import Outcome, Records
 from nas.engine.result import Evaluation, SearchResult, make_result
 from nas.engine.strategies import make_strategy
+from nas.engine.strategy import LearnsFromFailures
 from nas.ledger import Genes
 from nas.progress import Progress, no_progress
 from search_spaces.errors import CheckError, InputError, unknown_name
@@ -356,10 +357,12 @@ class Search:
         self._refuse_failures({})
 
     def _tell_strategy(self, genomes: Genomes, values: npt.NDArray[np.float64]) -> None:
-        """Tell what has all figures: nobody learns from a network that failed, or whose cheap figures are unknown."""
+        """Tell what has all figures apart from what failed, or has a cheap figure that is unknown."""
         complete = np.isfinite(values).all(axis=1)
         if complete.any():
             self._strategy.tell(genomes[complete], values[complete])
+        if not complete.all() and isinstance(self._strategy, LearnsFromFailures):
+            self._strategy.tell_failed(genomes[~complete])
 
     def _valued(
         self, genomes: npt.ArrayLike, figures: Mapping[str, npt.ArrayLike]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -45,6 +45,14 @@ class Strategy(Protocol):
 
         Networks whose evaluation failed are not told; they were asked for, and are not asked for again.
         """
+
+
+@runtime_checkable
+class LearnsFromFailures(Protocol):
+    """What a strategy also has that avoids networks which cannot be evaluated."""
+
+    def tell_failed(self, genomes: Genomes) -> None:
+        """Take canonical genomes ``int16[n, n_genes]`` whose evaluation failed, asked for or not."""
 
 
 StrategyFactory = Callable[[Problem, int], Strategy]

@@ -8,7 +8,7 @@ the most hypervolume in expectation over what the fits leave open, each counted 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,9 +20,14 @@ from nas.engine.problem import Problem, Values
 from nas.engine.strategies.random import random_networks
 from nas.engine.strategy import Archive, Proposal
 from predictors.features import StructureFeatures
+from predictors.regression.base import FeatureGroup, Scaling
 from predictors.regression.base import Values as Matrix
 from predictors.regression.chosen import REGRESSIONS, ChosenRegression
+from predictors.regression.ridge import fit_ridge
 from search_spaces.space import Genomes
+
+Chance = Callable[[Matrix], Values]
+"""From features ``float64[n, k]`` to probabilities ``float64[n]``."""
 
 _FIRST_POOL = 4000
 _RANDOM_POOL = 20_000
@@ -53,6 +58,8 @@ class PredictorSearch:
         self._rng = np.random.default_rng(seed)
         self._evolution = evolution
         self._encode = StructureFeatures(problem.space)
+        self._failed: Genomes = np.empty((0, problem.space.n_genes), dtype=np.int16)
+        self._success: Chance = _always
         self._fits = {int(metric): ChosenRegression(regressions, seed=seed) for metric in problem.costly.nonzero()[0]}
         self._first = _first_sample(problem)
 
@@ -71,6 +78,11 @@ class PredictorSearch:
         """Fit to these as well from now on."""
         self._archive.add(genomes, values)
 
+    def tell_failed(self, genomes: Genomes) -> None:
+        """Keep away from networks like these from now on."""
+        self._failed = np.concatenate([self._failed, genomes])
+        self._archive.take(genomes)
+
     def _candidates(self) -> Genomes:
         """Fit all costly metrics, and return networks that may be worth an evaluation, none of them taken."""
         known = self._archive
@@ -79,6 +91,7 @@ class PredictorSearch:
         groups = self._encode.groups(figures.shape[1])
         for metric, fit in self._fits.items():
             fit.fit(x, known.values[:, metric], groups)
+        self._success = self._fit_success(x, groups)
         problem = self._problem
         if problem.everything is not None:
             return known.fresh(problem.everything)
@@ -111,7 +124,7 @@ class PredictorSearch:
         shape = drawn.shape[:2]
         flat = drawn.reshape(-1, drawn.shape[2])
         minimised = problem.minimised(flat).reshape(*shape, -1)
-        possible = problem.feasible(flat).reshape(shape).astype(np.float64)
+        possible = problem.feasible(flat).reshape(shape) * self._success(x)
         if not possible.any():
             broken = problem.violations(flat).sum(axis=1).reshape(shape).mean(axis=0)
             nearest = candidates[np.argsort(broken, kind="stable")[:n]]
@@ -142,10 +155,22 @@ class PredictorSearch:
             else:
                 values[:, metric] = fit.mean(x)
         violation = self._problem.violations(values).sum(axis=1)
+        violation += np.maximum(0.5 - self._success(x), 0.0)  # what is more likely to fail than not
         minimised = self._problem.minimised(values)
         unknown = ~np.isfinite(values).all(axis=1)
         minimised[unknown], violation[unknown] = 0.0, np.inf
         return minimised, violation
+
+    def _fit_success(self, x: Matrix, groups: Sequence[FeatureGroup]) -> Chance:
+        """Return how likely networks are to be evaluated, by least squares on those that were and those that failed."""
+        failed = self._features(self._failed, self._problem.cheap(self._failed))
+        failed = failed[np.isfinite(failed).all(axis=1)]
+        if not len(failed):
+            return _always
+        rows = np.concatenate([x, failed])
+        scaling = Scaling.of(rows, groups)
+        fitted = fit_ridge(scaling(rows), np.repeat([1.0, 0.0], [len(x), len(failed)]), scaling, 0)
+        return lambda raw: np.clip(fitted.mean(scaling(raw)), 0.0, 1.0)
 
     def _features(self, genomes: Genomes, values: Values) -> Matrix:
         return self._encode(genomes, self._problem.known_figures(genomes, values)).astype(np.float64)
@@ -167,6 +192,11 @@ class PredictorSearch:
         # Not in the order of cost: should the small ones fail, others have their turn before the search gives up.
         shuffled: Genomes = np.concatenate([chosen[:n_known], self._rng.permutation(chosen[n_known:])])
         return shuffled
+
+
+def _always(x: Matrix) -> Values:
+    """Return that every network can be evaluated, ``float64[n]``: what is thought before one fails."""
+    return np.ones(len(x))
 
 
 def _first_sample(problem: Problem) -> int:

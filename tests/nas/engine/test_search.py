@@ -545,13 +545,15 @@ def test_failures_end_the_search_before_the_batch_does() -> None:
     assert len(worth.seen) == 17
 
 
-def test_failures_of_one_kind_of_networks_do_not_end_the_search() -> None:
+def test_networks_of_a_kind_that_fails_are_avoided() -> None:
     toy = Toy(LARGE, limit=1.0)
-    # A third of all first operators cannot be run; a strategy that is not told so asks for them now and then.
+    # A third of all first operators cannot be run; the strategy finds out.
     fails = Counted(toy, lambda call, genome: ValueError("no such operator") if genome[0] == 0 else None)
     history = run(toy, fails, evaluations=40).history
-    assert 3 < history["failure"].notna().sum() < 20
+    failed = history["failure"].notna()
+    assert failed.sum() > 0
     assert len(history) == 40
+    assert failed[20:].sum() <= 2
 
 
 def test_another_search_s_success_does_not_undo_a_failure(tmp_path: Path) -> None:
