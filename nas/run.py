@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from nas import defaults
 from nas.data import ImageData, describe_data, load_data, resolved
 from nas.devices import Device, Fingerprint, KitDevice, Precision, parse_device
-from nas.files import Versioned, exclusive_lock, make_folder, read_document, write_atomic
+from nas.files import exclusive_lock, make_folder, read_document, write_atomic
 from nas.front import Front, Fronts
 from nas.ledger import Genes, accuracy_evaluator
 from nas.ledger_place import move_ledger, run_ledger
@@ -199,7 +199,10 @@ class Run:
     def latency_table(self, device: Device) -> LatencyTable:
         """Read a device's table; raises `InputError` naming the command that makes it, also if it is of another."""
         path, command = self.lut_path(device), self._build_lut(device)
-        table = _read(path, LatencyTable, command)
+        try:
+            table = read_document(path, LatencyTable, next_step=f"run `{command}` first")
+        except InputError as error:
+            raise (InputError(f"{error}; run `{command}` again") if path.exists() else error) from None
         if table.device != device.name:
             raise InputError(f"{path} is the table of device {table.device}, not of {device.name}; run `{command}`")
         if table.space_hash != self.space.hash:
@@ -249,7 +252,7 @@ class Run:
     def fronts(self) -> Fronts:
         """Read the last front of each device; raises `InputError` naming the command that makes one."""
         command = f"nas search --budget-ms 50%{run_option(self.path)}"
-        kept = _read(self.front_path, Fronts, command)
+        kept = read_document(self.front_path, Fronts, next_step=f"run `{command}` first")
         for front in kept.fronts.values():
             for candidate in front.candidates:
                 genome = self.space.check([candidate.genes])[0]
@@ -289,14 +292,6 @@ class Run:
         parts: list[str] = [device.precision] if device.precision != "fp32" else []
         parts += [f"batch{device.batch}"] if device.batch != 1 else []
         return self.path / "exports" / "-".join([architecture_id, *parts])
-
-
-def _read(path: Path, kind: type[Versioned], command: str) -> Versioned:
-    """Read a file that a command makes; what is raised where it is missing or damaged names the command."""
-    try:
-        return read_document(path, kind, next_step=f"run `{command}` first")
-    except InputError as error:
-        raise (InputError(f"{error}; run `{command}` again") if path.exists() else error) from None
 
 
 def is_here(device: Device) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ import pandas as pd
 from scipy.stats import beta
 
 from experiments.study import ConfiguredStudy, Parts, Rows, nas, provenance, run_parts, save_table, say
-from nas.budget import Statistic
+from nas.budget import Statistic, parse_budget
 from nas.devices import parse_device
 from nas.files import make_folder, write_atomic
+from nas.ledger import accuracy_evaluator
 from nas.onnx_export import export_network
 from nas.run import Run
+from predictors.additive import AdditiveCost
+from predictors.balanced import sample_balanced
 from predictors.latency import LatencyPredictor
 
 HERE = Path(__file__).resolve().parent
@@ -43,9 +47,13 @@ class Study(ConfiguredStudy):
             nas("build-lut", "--run", path, "--device", self.config["device"])
         return run
 
+    def latency(self, run: Run) -> LatencyPredictor:
+        """Return the predictions of the device."""
+        return LatencyPredictor(run.space, run.latency_table(parse_device(self.config["device"])))
+
     def budgets(self, run: Run, cases: int, at: Statistic) -> list[float]:
         """Return budgets in ms, one in each of so many equal parts of the reachable range, in random order."""
-        latency = LatencyPredictor(run.space, run.latency_table(parse_device(self.config["device"])))
+        latency = self.latency(run)
         ratio = 1.0 if at == "min" else latency.sustained(at).ratio
         rng = np.random.default_rng(self.config["seed"])
         shares = (rng.permutation(cases) + rng.random(cases)) / cases
@@ -64,14 +72,42 @@ def _write_images(path: Path, training: int, validation: int) -> None:
     np.savez(path, **arrays)
 
 
-def _searched(study: Study, run: Run, evaluations: int, number: int, budget_ms: float, at: Statistic) -> Rows:
+def _press(study: Study, run: Run, limit_ms: float, number: int) -> None:
+    """Fill the ledger with networks close beneath a limit, made out to be the more accurate the slower they are."""
+    settings = study.config["pressed"]
+    latency = study.latency(run)
+    macs = AdditiveCost.of(run.space, lambda block: block.macs())
+    pool = sample_balanced(macs, settings["pool"], np.random.default_rng(number))
+    predicted_ms = latency.predict(pool)
+    order = np.argsort(predicted_ms)
+    nearest = order[: np.searchsorted(predicted_ms[order], limit_ms, side="right")][-settings["networks"] :]
+    name = accuracy_evaluator(run.require_supernet().supernet_hash, "validation", "fp32")
+    for genes, accuracy in zip(pool[nearest].tolist(), np.linspace(0.5, 0.9, len(nearest)).tolist(), strict=True):
+        run.ledger.record(name, run.space.hash, tuple(genes), accuracy)
+
+
+def _searched(
+    study: Study, run: Run, evaluations: int, number: int, budget_ms: float, at: Statistic, *, pressed: bool
+) -> Rows:
     """Search with an empty ledger, and return the returned networks, each with what was known of its case."""
     for name in ("ledger.db", "front.json", "search.json"):
         (run.path / name).unlink(missing_ok=True)
-    options = ("--budget-ms", budget_ms, "--budget-at", at, "--evaluations", evaluations, "--seed", number)
-    front = nas("search", "--run", run.path, "--device", study.config["device"], *options)
+    options: tuple[object, ...] = ("--budget-ms", budget_ms, "--budget-at", at, "--seed", number)
+    if pressed:
+        limit_ms = parse_budget(str(budget_ms), study.latency(run), at=at).predicted_limit_ms
+        _press(study, run, limit_ms, number)
+        options += ("--evaluations", 1, "--strategy", "random")
+    else:
+        options += ("--evaluations", evaluations)
+    try:
+        front = nas("search", "--run", run.path, "--device", study.config["device"], *options)
+    except subprocess.CalledProcessError as error:
+        if error.returncode != 1:
+            raise
+        say(f"case {number}: nothing was returned: {error.stderr}")
+        return []
     again = Run.existing(run.path, first="nas train")
-    latency = LatencyPredictor(again.space, again.latency_table(parse_device(study.config["device"])))
+    latency = study.latency(again)
     known = again.known_accuracies()
     ratio = 1.0 if at == "min" else latency.sustained(at).ratio
     predicted_ms = latency.predict(again.space.check(list(known))) * ratio
@@ -118,12 +154,21 @@ def _benched(study: Study, run: Run, rows: Rows, sustained_s: float) -> dict[str
     return figures
 
 
-def _measure(study: Study, space: str, ats: tuple[Statistic, ...], cases: int, sustained_s: float, name: str) -> None:
+def _measure(
+    study: Study,
+    space: str,
+    ats: tuple[Statistic, ...],
+    cases: int,
+    sustained_s: float,
+    name: str,
+    *,
+    pressed: bool = False,
+) -> None:
     run, evaluations = study.run(space), study.config["spaces"][space]["evaluations"]
     rows: Rows = []
     for at in ats:
         for number, budget_ms in enumerate(study.budgets(run, cases, at)):
-            search = functools.partial(_searched, study, run, evaluations, number, budget_ms, at)
+            search = functools.partial(_searched, study, run, evaluations, number, budget_ms, at, pressed=pressed)
             rows += study.once(f"{name}-{at}-{number}", search)
     figures: Any = study.once(f"{name}-bench", lambda: [_benched(study, run, rows, sustained_s)])[0]
     networks = pd.DataFrame(rows).assign(
@@ -131,11 +176,11 @@ def _measure(study: Study, space: str, ats: tuple[Statistic, ...], cases: int, s
     )
     networks["inside"] = networks.again_ms <= networks.budget_ms
     save(networks.drop(columns="genes"), f"{name}-networks")
-    save(_summary(networks), name)
+    save(_summary(networks, cases), name)
     save(provenance(["torch", "onnxruntime"]), "provenance")
 
 
-def _summary(networks: pd.DataFrame) -> pd.DataFrame:
+def _summary(networks: pd.DataFrame, cases: int) -> pd.DataFrame:
     rows: Rows = []
     for at, part in networks.groupby("at", sort=False):
         best = part[part.is_best]
@@ -147,13 +192,15 @@ def _summary(networks: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "at": at,
-                "budgets": len(best),
+                "budgets": cases,
+                "nothing_returned": cases - len(best),
                 "returned": len(part),
                 "returned_inside": int(part.inside.sum()),
                 "distinct": n,
                 "distinct_inside": inside,
                 "inside_at_least_percent": 100.0 * float(beta.ppf(0.05, inside, n - inside + 1)),
                 "best_uses_median_percent": 100.0 * float(used.median()),
+                "used_above_90_percent": int((part.again_ms > 0.9 * part.budget_ms).sum()),
                 "best_uses_90_percent": int((used >= 0.9).sum()),
                 "best_uses_90_percent_or_nothing_better_does": int(fine.sum()),
                 "dropped": int(best.dropped.sum()),
@@ -168,6 +215,11 @@ def _space(name: str, study: Study) -> None:
     _measure(study, name, ("min",), study.config["cases"], study.config["sustained_s"], name)
 
 
+def _pressed(name: str, study: Study) -> None:
+    config = study.config
+    _measure(study, name, ("min",), config["cases"], config["sustained_s"], f"{name}-pressed", pressed=True)
+
+
 def _percentiles(study: Study) -> None:
     space = next(iter(study.config["spaces"]))
     _measure(study, space, ("p50", "p90"), study.config["percentiles"]["cases"], 5.0, "percentiles")
@@ -176,6 +228,8 @@ def _percentiles(study: Study) -> None:
 PARTS: Parts[Study] = {
     "tiny": ("tiny.csv", functools.partial(_space, "tiny")),
     "cifar": ("cifar.csv", functools.partial(_space, "cifar")),
+    "tiny-pressed": ("tiny-pressed.csv", functools.partial(_pressed, "tiny")),
+    "cifar-pressed": ("cifar-pressed.csv", functools.partial(_pressed, "cifar")),
     "percentiles": ("percentiles.csv", _percentiles),
 }
 

@@ -151,7 +151,7 @@ class Search:
         problem = Problem(space, objectives, constraints, known=known, features=features)
         self._strategy = make_strategy(strategy, problem, seed)
         # Strategies fit matrices of hundreds of rows: there, threads that wait for each other cost more than they
-        # bring, five times the whole fit where something else is running.
+        # bring, by far where something else is running.
         self._threads = ThreadpoolController()
         refuse_empty(problem, np.random.default_rng(seed))
         self._problem = problem
@@ -195,7 +195,7 @@ class Search:
             self._round += 1
             if proposal.gain is not None:
                 self._gains.append(proposal.gain)
-            # A strategy does not know of networks whose evaluation failed without its asking.
+            # Not all strategies know of networks whose evaluation failed without their asking.
             asked = {
                 genes: (self._round, why)
                 for genes, why in zip(_genes(proposal.genomes), proposal.why, strict=True)
@@ -354,15 +354,16 @@ class Search:
             asked_in, why = self._asked.get(genes, (max(self._round, 1), "told"))
             self._rows[genes] = Evaluation(genes, asked_in, why, values[row], both[genes].failure)
         self._tell_strategy(genomes, values)
+        failed = np.array([both[genes].failure is not None for genes in finished])
+        if failed.any() and isinstance(self._strategy, LearnsFromFailures):
+            self._strategy.tell_failed(genomes[failed])
         self._refuse_failures({})
 
     def _tell_strategy(self, genomes: Genomes, values: npt.NDArray[np.float64]) -> None:
-        """Tell what has all figures apart from what failed, or has a cheap figure that is unknown."""
+        """Tell what has all figures: nobody learns worth from what failed, or whose cheap figures are unknown."""
         complete = np.isfinite(values).all(axis=1)
         if complete.any():
             self._strategy.tell(genomes[complete], values[complete])
-        if not complete.all() and isinstance(self._strategy, LearnsFromFailures):
-            self._strategy.tell_failed(genomes[~complete])
 
     def _valued(
         self, genomes: npt.ArrayLike, figures: Mapping[str, npt.ArrayLike]

@@ -43,7 +43,8 @@ class Strategy(Protocol):
     def tell(self, genomes: Genomes, values: Values) -> None:
         """Take true metrics ``float64[n, n_metrics]`` of canonical genomes ``int16[n, n_genes]``.
 
-        Networks whose evaluation failed are not told; they were asked for, and are not asked for again.
+        Networks whose evaluation failed are not told here (see `LearnsFromFailures`); they were asked for, and are not
+        asked for again.
         """
 
 

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy.linalg  # noqa: F401 - what the fits compute with is there before the engine limits its threads
 
 from nas.engine.acquisition import choose_batch
 from nas.engine.evolution import Evolution, evolve
@@ -33,6 +34,9 @@ _FIRST_POOL = 4000
 _RANDOM_POOL = 20_000
 _DRAWS = 24
 _CANDIDATES = 600
+_FAILURES_TO_LEARN_FROM = 3
+_LEAST_CHANCE = 0.05
+"""That any network can be evaluated: also where all seem to fail, those that promise most come first."""
 
 
 class PredictorSearch:
@@ -59,7 +63,7 @@ class PredictorSearch:
         self._evolution = evolution
         self._encode = StructureFeatures(problem.space)
         self._failed: Genomes = np.empty((0, problem.space.n_genes), dtype=np.int16)
-        self._success: Chance = _always
+        self._success: Chance | None = None
         self._fits = {int(metric): ChosenRegression(regressions, seed=seed) for metric in problem.costly.nonzero()[0]}
         self._first = _first_sample(problem)
 
@@ -103,7 +107,7 @@ class PredictorSearch:
         start = problem.space.unique(np.concatenate([feasible, pool]))[: len(feasible) + self._evolution.population]
         if not len(start):
             return start
-        # By expectation: what optimism finds is where the fits know least, and there is much of that in large spaces.
+        # By expectation alone (experiments/search-supernet); what is uncertain counts where the batch is chosen.
         last, _, violation = evolve(problem.space, self.score, start, self._evolution, self._rng)
         # Where nothing is predicted to keep the costly bounds, what is nearest to them is worth knowing.
         kept = violation <= 0.0
@@ -124,15 +128,22 @@ class PredictorSearch:
         shape = drawn.shape[:2]
         flat = drawn.reshape(-1, drawn.shape[2])
         minimised = problem.minimised(flat).reshape(*shape, -1)
-        possible = problem.feasible(flat).reshape(shape) * self._success(x)
+        possible = problem.feasible(flat).reshape(shape)
         if not possible.any():
             broken = problem.violations(flat).sum(axis=1).reshape(shape).mean(axis=0)
             nearest = candidates[np.argsort(broken, kind="stable")[:n]]
             known.take(nearest)
             return Proposal.of(nearest, "nearest to the bounds")
+        if self._success is not None:
+            possible &= self._rng.random(shape) < np.maximum(self._success(x), _LEAST_CHANCE)
         true = problem.minimised(known.values[feasible])
         chosen = choose_batch(
-            minimised, possible, true[front_rows(true)], minimised.mean(axis=0), min(n, len(candidates)), self._rng
+            minimised,
+            possible.astype(np.float64),
+            true[front_rows(true)],
+            minimised.mean(axis=0),
+            min(n, len(candidates)),
+            self._rng,
         )
         genomes = candidates[chosen.rows]
         known.take(genomes)
@@ -155,18 +166,22 @@ class PredictorSearch:
             else:
                 values[:, metric] = fit.mean(x)
         violation = self._problem.violations(values).sum(axis=1)
-        violation += np.maximum(0.5 - self._success(x), 0.0)  # what is more likely to fail than not
+        if self._success is not None:
+            success = self._success(x)
+            violation += np.where(success < 0.5, 1.0 - success, 0.0)
         minimised = self._problem.minimised(values)
         unknown = ~np.isfinite(values).all(axis=1)
         minimised[unknown], violation[unknown] = 0.0, np.inf
         return minimised, violation
 
-    def _fit_success(self, x: Matrix, groups: Sequence[FeatureGroup]) -> Chance:
-        """Return how likely networks are to be evaluated, by least squares on those that were and those that failed."""
+    def _fit_success(self, x: Matrix, groups: Sequence[FeatureGroup]) -> Chance | None:
+        """Return how likely networks are to be evaluated, by least squares on those that were and those that failed.
+
+        None before some have failed: from one or two, nothing is learned of a kind of networks.
+        """
+        if len(self._failed) < _FAILURES_TO_LEARN_FROM:
+            return None
         failed = self._features(self._failed, self._problem.cheap(self._failed))
-        failed = failed[np.isfinite(failed).all(axis=1)]
-        if not len(failed):
-            return _always
         rows = np.concatenate([x, failed])
         scaling = Scaling.of(rows, groups)
         fitted = fit_ridge(scaling(rows), np.repeat([1.0, 0.0], [len(x), len(failed)]), scaling, 0)
@@ -192,11 +207,6 @@ class PredictorSearch:
         # Not in the order of cost: should the small ones fail, others have their turn before the search gives up.
         shuffled: Genomes = np.concatenate([chosen[:n_known], self._rng.permutation(chosen[n_known:])])
         return shuffled
-
-
-def _always(x: Matrix) -> Values:
-    """Return that every network can be evaluated, ``float64[n]``: what is thought before one fails."""
-    return np.ones(len(x))
 
 
 def _first_sample(problem: Problem) -> int:
