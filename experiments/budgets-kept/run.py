@@ -92,6 +92,7 @@ def _searched(
     """Search with an empty ledger, and return the returned networks, each with what was known of its case."""
     for name in ("ledger.db", "front.json", "search.json"):
         (run.path / name).unlink(missing_ok=True)
+    run = Run.existing(run.path, first="nas train")  # the one that was given still has the ledger open
     options: tuple[object, ...] = ("--budget-ms", budget_ms, "--budget-at", at, "--seed", number)
     if pressed:
         limit_ms = parse_budget(str(budget_ms), study.latency(run), at=at).predicted_limit_ms
@@ -106,11 +107,10 @@ def _searched(
             raise
         say(f"case {number}: nothing was returned: {error.stderr}")
         return []
-    again = Run.existing(run.path, first="nas train")
-    latency = study.latency(again)
-    known = again.known_accuracies()
+    latency = study.latency(run)
+    known = Run.existing(run.path, first="nas train").known_accuracies()
     ratio = 1.0 if at == "min" else latency.sustained(at).ratio
-    predicted_ms = latency.predict(again.space.check(list(known))) * ratio
+    predicted_ms = latency.predict(run.space.check(list(known))) * ratio
     best = max(each["validation_accuracy"] for each in front["candidates"])
     dropped = {tuple(each["genes"]) for each in front["dropped"]}
     above = [
