@@ -164,8 +164,8 @@ class LatencyPredictor(CalibratedCost):
     def __init__(self, space: NetworkSpace, table: LatencyTable) -> None:
         if table.space_hash != space.hash:
             raise InputError(
-                f"the latency table of device {table.device!r} was measured for space {table.space_hash}, "
-                f"this run's is {space.hash}; run `nas build-lut --device {table.device}`"
+                f"the latency table of device {table.device!r} was measured for space {table.space_hash}, not for "
+                f"{space.hash}; measure one for this space"
             )
         if not table.calibration.factors.get(TIME, 0.0) > 0.0:
             raise InputError(f"the table of device {table.device!r} does not count the time of blocks")

@@ -171,9 +171,7 @@ def _measure(
             search = functools.partial(_searched, study, run, evaluations, number, budget_ms, at, pressed=pressed)
             rows += study.once(f"{name}-{at}-{number}", search)
     figures: Any = study.once(f"{name}-bench", lambda: [_benched(study, run, rows, sustained_s)])[0]
-    networks = pd.DataFrame(rows).assign(
-        again_ms=[figures[row["id"]][row["at"]] for row in rows],
-    )
+    networks = pd.DataFrame(rows).assign(again_ms=[figures[row["id"]][row["at"]] for row in rows])
     networks["inside"] = networks.again_ms <= networks.budget_ms
     save(networks.drop(columns="genes"), f"{name}-networks")
     save(_summary(networks, cases), name)
@@ -210,14 +208,9 @@ def _summary(networks: pd.DataFrame, cases: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _space(name: str, study: Study) -> None:
-    say(name)
-    _measure(study, name, ("min",), study.config["cases"], study.config["sustained_s"], name)
-
-
-def _pressed(name: str, study: Study) -> None:
-    config = study.config
-    _measure(study, name, ("min",), config["cases"], config["sustained_s"], f"{name}-pressed", pressed=True)
+def _space(name: str, study: Study, *, pressed: bool = False) -> None:
+    config, part = study.config, f"{name}-pressed" if pressed else name
+    _measure(study, name, ("min",), config["cases"], config["sustained_s"], part, pressed=pressed)
 
 
 def _percentiles(study: Study) -> None:
@@ -228,8 +221,8 @@ def _percentiles(study: Study) -> None:
 PARTS: Parts[Study] = {
     "tiny": ("tiny.csv", functools.partial(_space, "tiny")),
     "cifar": ("cifar.csv", functools.partial(_space, "cifar")),
-    "tiny-pressed": ("tiny-pressed.csv", functools.partial(_pressed, "tiny")),
-    "cifar-pressed": ("cifar-pressed.csv", functools.partial(_pressed, "cifar")),
+    "tiny-pressed": ("tiny-pressed.csv", functools.partial(_space, "tiny", pressed=True)),
+    "cifar-pressed": ("cifar-pressed.csv", functools.partial(_space, "cifar", pressed=True)),
     "percentiles": ("percentiles.csv", _percentiles),
 }
 

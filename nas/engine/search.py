@@ -150,8 +150,8 @@ class Search:
         seed = int(seed)
         problem = Problem(space, objectives, constraints, known=known, features=features)
         self._strategy = make_strategy(strategy, problem, seed)
-        # Strategies fit matrices of hundreds of rows: there, threads that wait for each other cost more than they
-        # bring, by far where something else is running.
+        # Strategies fit matrices of hundreds of rows: too little for threads, which wait for each other where something
+        # else is running.
         self._threads = ThreadpoolController()
         refuse_empty(problem, np.random.default_rng(seed))
         self._problem = problem

@@ -168,6 +168,7 @@ class PredictorSearch:
         violation = self._problem.violations(values).sum(axis=1)
         if self._success is not None:
             success = self._success(x)
+            # Like a broken bound, where failing is more likely than not.
             violation += np.where(success < 0.5, 1.0 - success, 0.0)
         minimised = self._problem.minimised(values)
         unknown = ~np.isfinite(values).all(axis=1)
