@@ -23,7 +23,7 @@ from nas.devices import Device
 from nas.evaluate import standalone_accuracy
 from nas.files import make_folder, read_document, write_atomic
 from nas.fitting import Fitted, StepOutcome, fit, images_seen, share_correct
-from nas.lut import measure_networks
+from nas.network_latency import measure_networks
 from nas.onnx_format import exporter_name
 from nas.optimization import choose_accelerator, forward_precision
 from nas.progress import Progress, no_progress

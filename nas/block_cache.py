@@ -15,7 +15,7 @@ from nas.onnx_format import QUANTIZATION, exporter_name
 from nas.progress import Progress, no_progress
 from nas.quantization import quantized, without_double_pairs
 from nas.runtime import load_runtime
-from nas.stitch import pointwise, stitch
+from nas.stitch import give_own_weights, pointwise, stitch
 from search_spaces.documents import content_hash
 from search_spaces.spec import BlockSpec, NetworkSpec, block_key
 
@@ -78,6 +78,7 @@ class BlockCache:
     def chain(self, parts: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
         """Return one model of several that this cache handed out; weights are random."""
         model = stitch(parts)
+        give_own_weights(model)
         return without_double_pairs(model) if self.precision == "int8" else model
 
     def network(self, spec: NetworkSpec) -> onnx.ModelProto:

@@ -24,10 +24,11 @@ class Budget:
         at: which figure it is a bound on; all latencies here are of it.
         ratio: of that figure to the latency that the table predicts.
         reachable_ms: predicted latency of the fastest and the slowest network.
-        margin: relative distance that predictions keep from the bound where a measurement follows; nine of ten
-            networks that the table was tested on are not slower.
+        margin: relative distance that predictions keep from the bound where a measurement follows: that of
+            measurements at least, and nine of ten networks that the table was tested on are not slower.
         wide_margin: the same where none follows; all of those networks were not slower.
-        noise: relative distance that measurements keep from the bound.
+        noise: relative distance that measurements keep from the bound: the second figure of networks that were measured
+            twice was not above the first by more.
     """
 
     limit_ms: float | None
@@ -99,14 +100,16 @@ def parse_budget(text: str | None, latency: LatencyPredictor, *, at: Statistic =
             f"reaches from {fastest:.4g} ms to {slowest:.4g} ms; raise --budget-ms to at least {rounded_up(fastest)}"
         )
     slower = latency.held_out_ratios() - 1.0
+    noise = max(latency.repeat_margin, 2.0 * error)
+    margin = max(noise, (1.0 + latency.margin) * (1.0 + error) - 1.0)
     return Budget(
         limit_ms=limit_ms,
         at=at,
         ratio=ratio,
         reachable_ms=(fastest, slowest),
-        margin=(1.0 + latency.margin) * (1.0 + error) - 1.0,
-        wide_margin=(1.0 + max(0.0, float(slower.max()))) * (1.0 + 2.0 * error) - 1.0,
-        noise=max(latency.table.error.noise_floor_percent / 100.0, error),
+        margin=margin,
+        wide_margin=max(margin, (1.0 + max(0.0, float(slower.max()))) * (1.0 + 2.0 * error) - 1.0),
+        noise=noise,
     )
 
 

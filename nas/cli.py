@@ -7,6 +7,7 @@ that ``nas --help`` answers at once.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -396,6 +397,7 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    gc.freeze()  # what the imports made stays: collections need not go through it
     sys.exit(run_command(sys.argv[1:]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import sqlite3
@@ -33,11 +34,16 @@ def open_storage(place: Path | str) -> RDBStorage:
     Raises:
         sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError: it cannot be opened; see `explained`.
     """
+    if isinstance(place, Path) and place.exists():
+        _check_is_ledger(place)
+    with _no_garbage():
+        return _open(place)
+
+
+def _open(place: Path | str) -> RDBStorage:
     from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
     from sqlalchemy.pool import NullPool
 
-    if isinstance(place, Path) and place.exists():
-        _check_is_ledger(place)
     # Optuna takes a URL for a template.
     url = "sqlite://" if isinstance(place, Path) else place.replace("{", "{{").replace("}", "}}")
     # A connection per transaction: no handle stays open between calls, or crosses a fork.
@@ -86,6 +92,18 @@ def _storage(url: str, options: dict[str, Any]) -> RDBStorage:
             grace_period=GRACE_S,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
         )
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Keep Python from looking for garbage: loading Optuna and its libraries leaves little, and is sooner done."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from nas.block_cache import BlockCache
 from nas.devices import Device, Measurement, MeasurementRun, ModelFile
-from nas.files import make_folder
 from nas.lut_plan import (
     BLOCK_VISIT_MS,
     FOOTPRINTS,
@@ -49,7 +48,6 @@ from search_spaces.documents import content_hash
 from search_spaces.errors import InputError, MachineError, ToolError
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
-from search_spaces.spec import NetworkSpec
 
 STATISTIC: Literal["lower quartile of steady rounds"] = "lower quartile of steady rounds"
 UNUSABLE_PERCENT = 25.0
@@ -186,26 +184,6 @@ def network_error(predicted: npt.NDArray[np.float64], networks: Sequence[Measure
     twice = [(each.measured_ms, each.repeated_ms) for each in networks if each.repeated_ms is not None]
     first, second = np.array(twice, dtype=np.float64).reshape(-1, 2).T
     return latency_error(predicted, truth_ms(networks), first, second)
-
-
-def measure_networks(
-    cache: BlockCache,
-    networks: Mapping[str, NetworkSpec],
-    device: Device,
-    *,
-    work_dir: Path,
-    seed: int,
-    sustained_s: float = 0.0,
-    progress: Progress = no_progress,
-) -> tuple[Measurement, ...]:
-    """Measure whole networks, named for the files, by the protocol of the table, in order; weights are random.
-
-    The cache must hold their blocks. With `sustained_s`, each runs back to back for so long after the rounds.
-    """
-    make_folder(work_dir)
-    models = [replace(file, sustained_s=sustained_s) for file in network_models(networks, cache, work_dir)]
-    run = device.measure(models, rounds=ROUNDS, seed=seed, work_dir=work_dir / "measuring", progress=progress)
-    return run.measurements
 
 
 def network_id(number: int) -> str:

@@ -6,6 +6,7 @@ For measuring only: weights are the blocks' random ones.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,6 +46,23 @@ def stitch(parts: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
     ]
     graph = helper.make_graph(nodes, "stitched", ends[:1], ends[1:], initializer=initializers)
     return helper.make_model(graph, opset_imports=parts[0].opset_import, ir_version=parts[0].ir_version)
+
+
+def give_own_weights(model: onnx.ModelProto) -> None:
+    """Change a stitched model's weights so that no two are equal, as no two are in a trained network.
+
+    Equal blocks come with equal weights, and ONNX Runtime 1.31 runs layers of equal weights faster than layers of
+    different ones: networks of several equal attention blocks by 2 to 5 %.
+    """
+    seen: Counter[bytes] = Counter()
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) < 2:  # biases, scales and shapes
+            continue
+        values = numpy_helper.to_array(tensor)
+        content = values.tobytes()
+        if seen[content]:
+            tensor.CopyFrom(numpy_helper.from_array(np.roll(values, seen[content]), tensor.name))
+        seen[content] += 1
 
 
 def pointwise(channels: int, resolution: int, batch: int = 1) -> onnx.ModelProto:

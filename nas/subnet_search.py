@@ -20,7 +20,7 @@ from nas.finalists import Evaluated, Source, candidates_of, make_front
 from nas.front import Comparison, Front
 from nas.goal import ACCURACY, Goal, Target
 from nas.ledger import Genes, Ledger, latency_evaluator
-from nas.lut import measure_networks
+from nas.network_latency import by_id, measure_beside_table, measure_networks
 from nas.progress import Progress, no_progress
 from nas.search_plan import SearchSettings
 from predictors.accuracy import network_costs
@@ -180,23 +180,28 @@ def _measured(
 ) -> dict[Genes, float]:
     """Return the latencies of whole networks on one device, by the statistic of its budget, and record them."""
     space, at, device = target.latency.space, target.budget.at, place.device
+    # The table may be one of other conditions: figures are kept under those of here.
+    fingerprint_hash = device.fingerprint().hash
     with tempfile.TemporaryDirectory(prefix="nas-search-") as folder:
-        measured = measure_networks(
-            place.cache,
-            {space.architecture(genome).id: space.lower(genome) for genome in genomes},
-            device,
-            work_dir=Path(folder),
-            seed=seed,
-            sustained_s=sustained_s(at),
-            progress=progress,
-        )
-    # By what it was measured on: the table may be one of other conditions.
-    name = latency_evaluator(device.fingerprint().hash, at, device.precision, device.batch)
-    latencies: dict[Genes, float] = {}
-    for genome, network in zip(genomes, measured, strict=True):
-        genes = tuple(genome.tolist())
-        latencies[genes] = measured_ms(network, at)
-        ledger.record(name, space.hash, genes, latencies[genes])
+        if at == "min" and fingerprint_hash == target.latency.table.fingerprint_hash:
+            found = measure_beside_table(
+                target.latency, genomes, place.cache, device, work_dir=Path(folder), seed=seed, progress=progress
+            )
+        else:
+            measured = measure_networks(
+                place.cache,
+                by_id(space, genomes),
+                device,
+                work_dir=Path(folder),
+                seed=seed,
+                sustained_s=sustained_s(at),
+                progress=progress,
+            )
+            found = [measured_ms(each, at) for each in measured]
+    name = latency_evaluator(fingerprint_hash, at, device.precision, device.batch)
+    latencies = dict(zip(map(tuple, genomes.tolist()), found, strict=True))
+    for genes, latency_ms in latencies.items():
+        ledger.record(name, space.hash, genes, latency_ms)
     return latencies
 
 

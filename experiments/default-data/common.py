@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.devices import Device, parse_device
-from nas.lut import measure_networks
+from nas.network_latency import measure_networks
 from nas.run import Run
 from predictors.latency import LatencyPredictor
 from search_spaces.space import Genomes

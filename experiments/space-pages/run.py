@@ -29,7 +29,7 @@ from experiments.study import provenance, save_table, say  # noqa: E402
 from nas.block_cache import BlockCache  # noqa: E402
 from nas.devices import parse_device  # noqa: E402
 from nas.files import make_folder, write_atomic  # noqa: E402
-from nas.lut import measure_networks  # noqa: E402
+from nas.network_latency import measure_networks  # noqa: E402
 from predictors.additive import AdditiveCost  # noqa: E402
 from predictors.space_summary import blocks_by_resolution, summarise  # noqa: E402
 from search_spaces.catalogue import SPACES, find_space  # noqa: E402

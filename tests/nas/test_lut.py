@@ -18,8 +18,9 @@ import pytest
 from nas.devices import LocalDevice
 from nas.devices.drift import slowness
 from nas.files import read_document
-from nas.lut import STATISTIC, measure_networks, network_error
+from nas.lut import STATISTIC, network_error
 from nas.lut_plan import CALIBRATION_NETWORKS, ROUNDS, calibration_sample, held_out_sample
+from nas.network_latency import measure_networks
 from nas.onnx_format import exporter_name
 from nas.run import Run
 from predictors.additive import AdditiveCost
