@@ -23,12 +23,13 @@ from nas.devices import Device
 from nas.evaluate import standalone_accuracy
 from nas.files import make_folder, read_document, write_atomic
 from nas.fitting import Fitted, StepOutcome, fit, images_seen, share_correct
-from nas.network_latency import measure_networks
+from nas.network_latency import measure_beside_table
 from nas.onnx_format import exporter_name
 from nas.optimization import choose_accelerator, forward_precision
 from nas.progress import Progress, no_progress
 from nas.supernet import Network, channels_last
 from nas.training_record import Accelerator, TrainingConfig
+from predictors.latency import LatencyPredictor
 from predictors.quality import standard_error
 from search_spaces.documents import content_hash, document, pretty_json
 from search_spaces.errors import InputError
@@ -103,6 +104,7 @@ def plan_baseline(
     *,
     seconds: float | None = None,
     data: ImageData,
+    latency: LatencyPredictor,
     cache: BlockCache,
     device: Device,
     directory: Path,
@@ -119,6 +121,7 @@ def plan_baseline(
         config: of the training to come.
         seconds: how long the training is to take, instead of the steps in `config`: a few steps are timed.
         data: what it will be trained on.
+        latency: predictions of the device's table: searched networks were measured beside networks of it, so these are.
         cache: where blocks are exported to.
         device: what to measure on.
         directory: where the plan is kept.
@@ -133,7 +136,9 @@ def plan_baseline(
     if path.exists():
         return read_document(path, BaselinePlan)
     ladder = preset.ladder(image_input(data))
-    rung, latency_ms = _scale(preset, ladder, limit_ms, cache=cache, device=device, seed=config.seed, progress=progress)
+    rung, latency_ms = _scale(
+        preset, ladder, limit_ms, latency=latency, cache=cache, device=device, seed=config.seed, progress=progress
+    )
     if seconds is not None:
         config = config.lasting(steps_within(seconds, rung.spec, data, config, accelerator))
     plan = BaselinePlan(
@@ -283,6 +288,7 @@ def _scale(
     ladder: Sequence[Rung],
     limit_ms: float,
     *,
+    latency: LatencyPredictor,
     cache: BlockCache,
     device: Device,
     seed: int,
@@ -292,21 +298,18 @@ def _scale(
     cache.fill(list(dict.fromkeys(placed.block for rung in ladder for placed in rung.spec)), progress)
     names = [f"{preset.name}-{number}" for number in range(len(ladder))]
     with tempfile.TemporaryDirectory(prefix="nas-baseline-") as folder:
-        measured = measure_networks(
-            cache,
+        measured = measure_beside_table(
+            latency,
             {name: rung.spec for name, rung in zip(names, ladder, strict=True)},
+            cache,
             device,
             work_dir=Path(folder),
             seed=seed,
             progress=progress,
-        )
-    inside = [
-        (network.latency_ms, rung)
-        for network, rung in zip(measured, ladder, strict=True)
-        if network.latency_ms <= limit_ms
-    ]
+        ).latency_ms
+    inside = [(ms, rung) for ms, rung in zip(measured, ladder, strict=True) if ms <= limit_ms]
     if not inside:
-        fastest = min(network.latency_ms for network in measured)
+        fastest = min(measured)
         raise InputError(
             f"the smallest {preset.name} takes {fastest:.4g} ms, above {limit_ms:.4g} ms; give a larger --budget-ms"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from nas.budget import Statistic
 from nas.devices import Device, Fingerprint, Measurement, ModelFile
 from nas.files import sha256_file
+from nas.lut_plan import whole_network
 from nas.progress import Progress, no_progress
 from search_spaces.errors import InputError
 
@@ -95,7 +96,7 @@ def bench_files(
     if not paths:
         raise InputError("no file to measure: name at least one .onnx file")
     # Positions are the ids, since a file may be given twice.
-    models = [ModelFile(str(position), path, sha256_file(path)) for position, path in enumerate(paths)]
+    models = [whole_network(ModelFile(str(position), path, sha256_file(path))) for position, path in enumerate(paths)]
     stages = 1 + len(models)
     with tempfile.TemporaryDirectory(prefix="nas-bench-") as folder:
         interleaved = device.measure(

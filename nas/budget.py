@@ -27,8 +27,8 @@ class Budget:
         margin: relative distance that predictions keep from the bound where a measurement follows: that of
             measurements at least, and nine of ten networks that the table was tested on are not slower.
         wide_margin: the same where none follows; all of those networks were not slower.
-        noise: relative distance that measurements keep from the bound: the second figure of networks that were measured
-            twice was not above the first by more.
+        noise: relative distance that measurements keep from the bound: of no network that was measured twice were the
+            figures farther apart; for a percentile, twice the error of its ratio if that is larger.
     """
 
     limit_ms: float | None
@@ -92,15 +92,16 @@ def parse_budget(text: str | None, latency: LatencyPredictor, *, at: Statistic =
     if at != "min":
         sustained = latency.sustained(at)
         ratio, error = sustained.ratio, sustained.mape_percent / 100.0
+    noise = max(latency.repeat_margin, 2.0 * error)
     fastest, slowest = (end * ratio for end in (latency.cheapest()[0], latency.dearest()[0]))
     limit_ms = None if text is None else _limit_ms(text, fastest, slowest)
     if limit_ms is not None and limit_ms < fastest:
         raise InputError(
             f"no network was found that is predicted to meet {limit_ms:g} ms on {latency.table.device}: the space "
-            f"reaches from {fastest:.4g} ms to {slowest:.4g} ms; raise --budget-ms to at least {rounded_up(fastest)}"
+            f"reaches from {fastest:.4g} ms to {slowest:.4g} ms; raise --budget-ms to at least "
+            f"{rounded_up(fastest * (1.0 + noise))}"
         )
     slower = latency.held_out_ratios() - 1.0
-    noise = max(latency.repeat_margin, 2.0 * error)
     margin = max(noise, (1.0 + latency.margin) * (1.0 + error) - 1.0)
     return Budget(
         limit_ms=limit_ms,

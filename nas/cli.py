@@ -18,7 +18,7 @@ from typer.exceptions import TyperException
 
 from nas import defaults, latency_commands, run_commands, search_commands, space_commands
 from nas.options import DataOption, DeviceOption, JsonOption, MismatchOption, RunOption, SeedOption, SpaceOption
-from nas.progress import no_progress, progress_bar, progress_bars
+from nas.progress import ignore, no_progress, progress_bar, progress_bars
 from nas.terminal import command_group, warn
 from search_spaces.errors import CheckError, InputError, ToolError
 
@@ -102,7 +102,6 @@ def train(
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = training_config(config, chosen, usual_training(opened.settings.space))
     from nas.distributed import joined
-    from nas.fitting import ignore
     from nas.memory import keep_freed_memory
     from nas.optimization import choose_accelerator
     from nas.training import train_supernet
@@ -315,10 +314,11 @@ def baseline_command(
     table = opened.latency_table(target)
     if told := opened.require_this_machine(target, table, allow_mismatch=allow_mismatch):
         warn(told)
+    latency = LatencyPredictor(opened.space, table)
     kept = opened.fronts() if budget is None else search_commands.readable_fronts(opened)
     front = kept.fronts.get(target.name) if kept else None
     if budget is not None:
-        limit_ms = parse_budget(budget, LatencyPredictor(opened.space, table)).measured_limit_ms
+        limit_ms = parse_budget(budget, latency).measured_limit_ms
     elif front is not None and front.budget_at == "min":
         limit_ms = front.best.latency_ms
     else:
@@ -345,6 +345,7 @@ def baseline_command(
                     config,
                     seconds=seconds,
                     data=images,
+                    latency=latency,
                     cache=opened.block_cache(target.batch),
                     device=target,
                     directory=folder,

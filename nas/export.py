@@ -23,6 +23,7 @@ from nas.files import make_folder, sha256_file, write_atomic
 from nas.front import Candidate, Front
 from nas.ledger import accuracy_evaluator
 from nas.lut import STATISTIC
+from nas.lut_plan import whole_network
 from nas.onnx_accuracy import onnx_accuracy, onnx_logits
 from nas.onnx_export import export_network
 from nas.onnx_format import exporter_name
@@ -221,7 +222,7 @@ def _measure(model: onnx.ModelProto, device: Device, at: Statistic, seed: int) -
     with tempfile.TemporaryDirectory(prefix="nas-export-") as folder:
         path = Path(folder) / MODEL_FILE
         write_atomic(path, model.SerializeToString())
-        file = ModelFile(MODEL_FILE, path, sha256_file(path), sustained_s=sustained_s(at))
+        file = whole_network(ModelFile(MODEL_FILE, path, sha256_file(path), sustained_s=sustained_s(at)))
         run = device.measure([file], spread_s=2.0, seed=seed, work_dir=Path(folder) / "measuring")
     return measured_ms(run.measurements[0], at)
 

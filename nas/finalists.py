@@ -138,11 +138,16 @@ def make_front(
     """
     inside = [each for each in candidates if _is_inside(goal, each)]
     if not inside:
-        limits = " and ".join(f"{each.budget.limit_ms:.3f} ms" for each in goal.targets if each.budget.limit_ms)
+        limits = " and ".join(
+            f"{each.budget.limit_ms:.3f} ms less {each.budget.noise:.1%}"
+            for each in goal.targets
+            if each.budget.limit_ms
+        )
         fastest = min(each.latency_ms for each in candidates)
         raise CheckError(
-            f"all {len(candidates)} finalists were measured outside {limits} (the fastest takes {fastest:.3f} ms on "
-            f"{goal.targets[0].device}); raise the budget, or build the table again if the machine has changed"
+            f"all {len(candidates)} finalists were measured outside {limits}, which the next measurement may add (the "
+            f"fastest takes {fastest:.3f} ms on {goal.targets[0].device}); raise the budget, or build the table again "
+            "if the machine has changed"
         )
     first, *others = [
         DeviceBudget(

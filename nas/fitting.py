@@ -21,7 +21,7 @@ from nas.checkpoint import Checkpoint, Stateful
 from nas.data import ImageData, ImageSplit
 from nas.distributed import ALONE, Ranks
 from nas.optimization import averaged, learning_rate, optimizer_of
-from nas.progress import Progress, no_progress
+from nas.progress import Notice, Progress, ignore, no_progress
 from nas.training_log import ChanceWatch, TrainingLog
 from nas.training_record import TrainingConfig
 from search_spaces.errors import CheckError, MachineError
@@ -29,9 +29,6 @@ from search_spaces.errors import CheckError, MachineError
 _DATA_STREAM = 2  # keeps the order of images apart from other draws of the same seed
 _CHECKPOINT_EVERY = 20  # steps; a few seconds of work on two cores
 _CHECKPOINT_SHARE = 0.05  # of the time at most is spent on checkpoints
-
-Notice = Callable[[str], None]
-"""Called with a sentence that a user should see, and that does not end the training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +52,6 @@ class StepOutcome:
 
 Backward = Callable[[int, Tensor, Tensor], StepOutcome]
 """Called as ``backward(step, images, labels)``: adds up the gradients of a step and returns what to report."""
-
-
-def ignore(notice: str) -> None:
-    """Tell nobody: the default of library functions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,8 @@ class Candidate:
         validation_accuracy: on the search-validation split, in 0..1, weights inherited from the supernet.
         validation_standard_error: binomial, of that accuracy.
         predicted_latency_ms: by the calibrated table; like the next one, of the statistic that the budget is of.
-        measured_latency_ms: of the whole network, by the table's protocol; None if nobody has measured it.
+        measured_latency_ms: of the whole network, by the table's protocol, as slow as it is when the machine is no
+            faster than when the table was measured; None if nobody has measured it.
         file_mb: predicted size of its file, where the table tells.
         memory_mb: predicted memory of a process that runs it, where the table tells.
         others: latencies on the other devices of the front, in their order.
@@ -128,7 +129,8 @@ class Front:
         known: evaluated networks inside the budget, those of earlier searches too, that the front is of.
         validation_images: how many images each accuracy was counted on.
         candidates: fastest first.
-        dropped: evaluated networks that were predicted inside the budget and measured outside.
+        dropped: evaluated networks that were predicted inside the budget and measured outside, or too close to it for
+            another measurement to be inside.
     """
 
     space_hash: str

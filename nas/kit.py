@@ -1,7 +1,8 @@
 """Measurement kits: one archive for a device that has only Python, numpy and ONNX Runtime, and its results back.
 
 The archive holds the measuring core itself, a manifest and the models of a table. Their weights are tiled from a short
-random pattern, so that the archive compresses; latency does not depend on the values of weights.
+random pattern, so that the archive compresses; latency does not depend on the values of weights, as long as no two
+tensors are equal.
 """
 
 from __future__ import annotations

@@ -117,8 +117,9 @@ def explained(name: str) -> Iterator[None]:
         InputError: this is no ledger, or a damaged one, or its driver is not installed.
         MachineError: the disk or the database server refuses.
     """
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+    with _no_garbage():
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
     try:
         yield

@@ -39,7 +39,8 @@ NETWORK_VISIT_MS = 20.0
 CALIBRATION_NETWORKS = 96
 HELD_OUT_NETWORKS = 40
 REPEATED_NETWORKS = 40
-"""At most so many of those are measured twice: that tells the noise floor, and takes memory."""
+"""At most so many of those are measured twice: that tells the noise floor, how far measurements keep from a budget, and
+takes memory."""
 FOOTPRINTS = 8
 """How many calibration networks, spread over their cost, are run in processes of their own for the memory they need."""
 TRANSFER_NETWORKS = 10
@@ -243,11 +244,13 @@ def network_models(
     """Write whole networks, named for the files; the cache must hold their blocks, and weights are random."""
     jobs: dict[str, _Job] = {name: _Whole(cache, spec) for name, spec in networks.items()}
     files = _written(jobs, cache, folder, progress)
-    return [replace(file, visit_ms=_network_visit_ms(file.path), group=_NETWORKS) for file in files]
+    return [whole_network(file) for file in files]
 
 
-def _network_visit_ms(path: Path) -> float:
-    return min(NETWORK_VISIT_MS, BLOCK_VISIT_MS * (1.0 + path.stat().st_size / 1e6))
+def whole_network(file: ModelFile) -> ModelFile:
+    """Return a file to be measured as the networks of tables are: a shorter visit would find large ones half cold."""
+    visit_ms = min(NETWORK_VISIT_MS, BLOCK_VISIT_MS * (1.0 + file.path.stat().st_size / 1e6))
+    return replace(file, visit_ms=visit_ms, group=_NETWORKS)
 
 
 def block_latencies(space: NetworkSpace, measured: Mapping[str, Measurement]) -> tuple[BlockLatency, ...]:

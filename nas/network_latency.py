@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,11 @@ import numpy as np
 from nas.block_cache import BlockCache
 from nas.devices import Device, Measurement
 from nas.files import make_folder
+from nas.lut_check import MOST_DRIFT_PERCENT
 from nas.lut_plan import ROUNDS, network_models
-from nas.progress import Progress, no_progress
+from nas.progress import Notice, Progress, ignore, no_progress
 from predictors.balanced import evenly_spaced
 from predictors.latency import LatencyPredictor, truth_ms
-from search_spaces.language import NetworkSpace
-from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
 
 _COMPANIONS = 16
@@ -43,46 +42,69 @@ def measure_networks(
     return run.measurements
 
 
+@dataclass(frozen=True, slots=True)
+class BesideTable:
+    """Latencies of networks, and what networks of the table tell of the machine meanwhile.
+
+    Attributes:
+        latency_ms: of each network, as slow as it is when the machine is no faster than when the table was measured.
+        pace: how slow the machine was then, relative to the table: below 1 for a faster one, by which latencies were
+            divided; those of a slower one are left as measured. 1 where the table is of other conditions.
+    """
+
+    latency_ms: tuple[float, ...]
+    pace: float
+
+
 def measure_beside_table(
     latency: LatencyPredictor,
-    genomes: Genomes,
+    networks: Mapping[str, NetworkSpec],
     cache: BlockCache,
     device: Device,
     *,
     work_dir: Path,
     seed: int,
     progress: Progress = no_progress,
-) -> list[float]:
-    """Measure whole networks among some of the table's; return their latencies in ms, in order.
+    notice: Notice = ignore,
+) -> BesideTable:
+    """Measure whole networks among some of the table's.
 
     A few seconds show the machine as it is at that moment. The networks of the table tell whether it is faster than
-    when the table was measured, and latencies are then raised to that level, where they will be at other times. If it
-    is slower, they are left as measured.
+    when the table was measured, where latencies will be again at other times.
 
     Args:
-        latency: the table's predictions; its held-out networks are what is measured again.
-        genomes: canonical, ``int16[n, n_genes]``.
-        cache: holds the space's blocks.
-        device: what the table was measured on.
+        latency: the table's predictions; its held-out networks are what is measured again, if it is of the conditions
+            that are here.
+        networks: by name; none begins with ``table-``.
+        cache: holds the blocks of these networks.
+        device: where to measure.
         work_dir: for the files.
         seed: of the order of measuring.
         progress: told of measuring.
+        notice: told of a machine that is no longer what the table was measured on.
 
     Raises:
         InputError, MachineError: as ``device.measure``.
     """
-    known_ms = truth_ms(latency.table.held_out)
+    table, space = latency.table, latency.space
+    companions: dict[str, NetworkSpec] = {}
+    known_ms = truth_ms(table.held_out)
     chosen = evenly_spaced(known_ms, min(_COMPANIONS, len(known_ms)))
-    companions = latency.space.check([latency.table.held_out[row].genes for row in chosen])
-    networks = by_id(latency.space, genomes)
-    networks |= {f"table-{row}": latency.space.lower(genome) for row, genome in zip(chosen, companions, strict=True)}
-    measured = measure_networks(cache, networks, device, work_dir=work_dir, seed=seed, progress=progress)
+    if table.fingerprint_hash == device.fingerprint().hash:
+        genomes = space.check([table.held_out[row].genes for row in chosen])
+        companions = {f"table-{row}": space.lower(genome) for row, genome in zip(chosen, genomes, strict=True)}
+        cache.fill(list(dict.fromkeys(placed.block for network in companions.values() for placed in network)))
+    measured = measure_networks(
+        cache, {**networks, **companions}, device, work_dir=work_dir, seed=seed, progress=progress
+    )
     latency_ms = np.array([each.latency_ms for each in measured])
-    pace = float(np.median(latency_ms[len(genomes) :] / known_ms[chosen]))
-    at_ordinary_times: list[float] = (latency_ms[: len(genomes)] / min(1.0, pace)).tolist()
-    return at_ordinary_times
-
-
-def by_id(space: NetworkSpace, genomes: Genomes) -> dict[str, NetworkSpec]:
-    """Return networks by the id of their architecture, in the order of distinct canonical genomes."""
-    return {space.architecture(genome).id: space.lower(genome) for genome in genomes}
+    if not companions:
+        return BesideTable(tuple(latency_ms.tolist()), 1.0)
+    pace = float(np.median(latency_ms[len(networks) :] / known_ms[chosen]))
+    drift_percent = 100.0 * (pace - 1.0)
+    if abs(drift_percent) > MOST_DRIFT_PERCENT:
+        notice(
+            f"{table.device} runs networks of its table {abs(drift_percent):.0f} % "
+            f"{'slower' if pace > 1.0 else 'faster'} than when that was measured; if that stays, build it again"
+        )
+    return BesideTable(tuple((latency_ms[: len(networks)] / min(1.0, pace)).tolist()), pace)

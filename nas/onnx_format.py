@@ -10,12 +10,15 @@ IR_VERSION = 8
 """The one that came with that opset, so that old runtimes accept the file."""
 QUANTIZATION = 1
 """Raised when `nas.quantization.quantized` makes other models than before, so that none of before are taken."""
+STITCHING = 2
+"""Raised when `nas.stitch` makes other networks of the same blocks than before; tables of before are refused then."""
 INPUT, OUTPUT = "input", "output"
 
 
 def exporter_name() -> str:
-    """Return exporter, versions and opset: part of the identity of everything exported."""
-    return f"torch.onnx dynamo, torch {version('torch')}, onnxscript {version('onnxscript')}, opset {OPSET}"
+    """Return exporter, versions and opset: part of the identity of everything exported, and of what is measured."""
+    made_by = f"torch.onnx dynamo, torch {version('torch')}, onnxscript {version('onnxscript')}"
+    return f"{made_by}, opset {OPSET}, stitching {STITCHING}"
 
 
 def quantizer_name() -> str:

@@ -15,6 +15,14 @@ def no_progress(done: int, total: int) -> None:
     """Report to nobody: the default of library functions."""
 
 
+Notice = Callable[[str], None]
+"""Called with a sentence that a user should see, and that does not end the work."""
+
+
+def ignore(notice: str) -> None:
+    """Tell nobody: the default of library functions."""
+
+
 _WARM_UP, _TOLD_AFTER = 10, 50  # units of work: the first ones are slower
 _LONG_S = 60.0
 

@@ -307,4 +307,4 @@ def _search(opened: Run, goal: Goal, settings: SearchSettings, evaluator: Subnet
     if outcome.cut_short:
         warn(f"the time limit was over after {len(outcome.found.genomes)} of {settings.evaluations} networks")
     with progress_bar("measuring finalists", quiet=quiet) as progress:
-        return validate_front(outcome, evaluator, goal, settings, places=places, progress=progress)
+        return validate_front(outcome, evaluator, goal, settings, places=places, progress=progress, notice=warn)

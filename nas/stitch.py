@@ -49,7 +49,7 @@ def stitch(parts: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
 
 
 def give_own_weights(model: onnx.ModelProto) -> None:
-    """Change a stitched model's weights so that no two are equal, as no two are in a trained network.
+    """Change a stitched model's weights of two dimensions or more so that no two are equal, as in a trained network.
 
     Equal blocks come with equal weights, and ONNX Runtime 1.31 runs layers of equal weights faster than layers of
     different ones: networks of several equal attention blocks by 2 to 5 %.

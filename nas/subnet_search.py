@@ -20,8 +20,8 @@ from nas.finalists import Evaluated, Source, candidates_of, make_front
 from nas.front import Comparison, Front
 from nas.goal import ACCURACY, Goal, Target
 from nas.ledger import Genes, Ledger, latency_evaluator
-from nas.network_latency import by_id, measure_beside_table, measure_networks
-from nas.progress import Progress, no_progress
+from nas.network_latency import measure_beside_table, measure_networks
+from nas.progress import Notice, Progress, ignore, no_progress
 from nas.search_plan import SearchSettings
 from predictors.accuracy import network_costs
 from search_spaces.errors import CheckError
@@ -129,11 +129,13 @@ def validate_front(
     *,
     places: Mapping[str, Place],
     progress: Progress = no_progress,
+    notice: Notice = ignore,
 ) -> Front:
     """Measure the finalists as whole networks and keep the non-dominated ones that are really inside the budget.
 
     Finalists come from everything that the ledger holds inside the predicted budget, this search's networks and older
-    ones alike. A measurement must clear the budget by the noise floor of the table, so that the next one does too.
+    ones alike. A measurement must clear the budget by what two measurements of a network differ by, so that the next
+    one does too.
 
     Args:
         outcome: of the search.
@@ -142,6 +144,7 @@ def validate_front(
         settings: as of the search.
         places: where to measure, by the names of the goal's devices that are here.
         progress: told of measuring.
+        notice: told of a machine that is no longer what a table was measured on.
 
     Raises:
         CheckError: every finalist was measured outside the budget.
@@ -162,6 +165,7 @@ def validate_front(
                 evaluator.ledger,
                 seed=settings.seed,
                 progress=_share(progress, position, len(goal.latencies)),
+                notice=notice,
             )
     images = evaluator.validation_images
     source = Source(
@@ -176,32 +180,35 @@ def validate_front(
 
 
 def _measured(
-    genomes: Genomes, target: Target, place: Place, ledger: Ledger, *, seed: int, progress: Progress
+    genomes: Genomes,
+    target: Target,
+    place: Place,
+    ledger: Ledger,
+    *,
+    seed: int,
+    progress: Progress,
+    notice: Notice,
 ) -> dict[Genes, float]:
     """Return the latencies of whole networks on one device, by the statistic of its budget, and record them."""
-    space, at, device = target.latency.space, target.budget.at, place.device
-    # The table may be one of other conditions: figures are kept under those of here.
-    fingerprint_hash = device.fingerprint().hash
-    with tempfile.TemporaryDirectory(prefix="nas-search-") as folder:
-        if at == "min" and fingerprint_hash == target.latency.table.fingerprint_hash:
-            found = measure_beside_table(
-                target.latency, genomes, place.cache, device, work_dir=Path(folder), seed=seed, progress=progress
+    space, at, device, cache = target.latency.space, target.budget.at, place.device, place.cache
+    networks = {space.architecture(genome).id: space.lower(genome) for genome in genomes}
+    with tempfile.TemporaryDirectory(prefix="nas-search-") as name:
+        folder = Path(name)
+        if at == "min":
+            beside = measure_beside_table(
+                target.latency, networks, cache, device, work_dir=folder, seed=seed, progress=progress, notice=notice
             )
+            found, details = beside.latency_ms, {"pace": beside.pace}
         else:
             measured = measure_networks(
-                place.cache,
-                by_id(space, genomes),
-                device,
-                work_dir=Path(folder),
-                seed=seed,
-                sustained_s=sustained_s(at),
-                progress=progress,
+                cache, networks, device, work_dir=folder, seed=seed, sustained_s=sustained_s(at), progress=progress
             )
-            found = [measured_ms(each, at) for each in measured]
-    name = latency_evaluator(fingerprint_hash, at, device.precision, device.batch)
+            found, details = tuple(measured_ms(each, at) for each in measured), {}
+    # The table may be one of other conditions: figures are kept under those of here.
+    evaluator = latency_evaluator(device.fingerprint().hash, at, device.precision, device.batch)
     latencies = dict(zip(map(tuple, genomes.tolist()), found, strict=True))
     for genes, latency_ms in latencies.items():
-        ledger.record(name, space.hash, genes, latency_ms)
+        ledger.record(evaluator, space.hash, genes, latency_ms, details)
     return latencies
 
 

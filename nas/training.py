@@ -15,10 +15,10 @@ from nas.checkpoint import remove_checkpoints
 from nas.data import ImageData
 from nas.distributed import ALONE, Ranks
 from nas.files import make_folder, sha256_file, write_atomic
-from nas.fitting import Fitted, Notice, batch_rows, fit, ignore
+from nas.fitting import Fitted, batch_rows, fit
 from nas.initial_weights import take_over
 from nas.optimization import choose_accelerator, computes_in_bf16
-from nas.progress import Progress, no_progress
+from nas.progress import Notice, Progress, ignore, no_progress
 from nas.sandwich import Sandwich
 from nas.sandwich_step import Answers, SandwichStep
 from nas.supernet import Supernet, channels_last

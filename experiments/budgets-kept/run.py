@@ -18,11 +18,13 @@ from scipy.stats import beta
 
 from experiments.study import ConfiguredStudy, Parts, Rows, nas, provenance, run_parts, save_table, say
 from nas.budget import Statistic, parse_budget
-from nas.devices import parse_device
-from nas.files import make_folder, write_atomic
+from nas.devices import ModelFile, parse_device
+from nas.files import make_folder, sha256_file, write_atomic
 from nas.ledger import accuracy_evaluator
+from nas.lut_plan import whole_network
 from nas.onnx_export import export_network
 from nas.run import Run
+from nas.stitch import stitch
 from predictors.additive import AdditiveCost
 from predictors.balanced import sample_balanced
 from predictors.latency import LatencyPredictor
@@ -218,12 +220,45 @@ def _percentiles(study: Study) -> None:
     _measure(study, space, ("p50", "p90"), study.config["percentiles"]["cases"], 5.0, "percentiles")
 
 
+def _equal_weights(study: Study) -> None:
+    """Measure networks made in three ways: exported, stitched as what is measured, and stitched with equal weights."""
+    settings = study.config["equal_weights"]
+    space = next(iter(study.config["spaces"]))
+    run, device = study.run(space), parse_device(study.config["device"])
+    evaluator, cache = run.evaluator(), run.block_cache()
+    macs = AdditiveCost.of(run.space, lambda block: block.macs())
+    genomes = sample_balanced(macs, settings["networks"], np.random.default_rng(study.config["seed"]))
+    rows: Rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for genome in genomes:
+            spec = run.space.lower(genome)
+            made = {
+                "exported": export_network(evaluator.calibrated(spec)),
+                "own weights": cache.network(spec),
+                "equal weights": stitch([cache.block(placed.block) for placed in spec]),
+            }
+            for way, model in made.items():
+                path = Path(folder) / f"{run.space.architecture(genome).id} {way}.onnx"
+                write_atomic(path, model.SerializeToString())
+                files.append(whole_network(ModelFile(path.stem, path, sha256_file(path))))
+        for repeat in range(settings["repeats"]):
+            measured = device.measure(files, spread_s=2.0, seed=repeat, work_dir=Path(folder) / str(repeat))
+            for file, each in zip(files, measured.measurements, strict=True):
+                name, _, way = file.id.partition(" ")
+                rows.append({"id": name, "repeat": repeat, "way": way, "ms": each.latency_ms})
+    ms = pd.DataFrame(rows).pivot_table(index="id", columns="way", values="ms", aggfunc="median")
+    saved = ms.assign(equal=ms["equal weights"] / ms.exported, own=ms["own weights"] / ms.exported)
+    save(saved.sort_values("exported").reset_index(), "equal-weights")
+
+
 PARTS: Parts[Study] = {
     "tiny": ("tiny.csv", functools.partial(_space, "tiny")),
     "cifar": ("cifar.csv", functools.partial(_space, "cifar")),
     "tiny-pressed": ("tiny-pressed.csv", functools.partial(_space, "tiny", pressed=True)),
     "cifar-pressed": ("cifar-pressed.csv", functools.partial(_space, "cifar", pressed=True)),
     "percentiles": ("percentiles.csv", _percentiles),
+    "equal-weights": ("equal-weights.csv", _equal_weights),
 }
 
 

@@ -152,13 +152,15 @@ def _presets(study: Study, seed: int, limit_ms: float, config: TrainingConfig, d
     """Return each preset's size for a latency; settled once, for both costs."""
 
     def scale(name: str) -> Rows:
+        run = study.run(seed)
         with tempfile.TemporaryDirectory() as folder:
             plan = plan_baseline(
                 find_preset(name),
                 limit_ms,
                 config,
                 data=data,
-                cache=study.run(seed).block_cache(),
+                latency=LatencyPredictor(run.space, run.latency_table(study.device)),
+                cache=run.block_cache(),
                 device=study.device,
                 directory=Path(folder),
             )

@@ -15,6 +15,7 @@ from nas.devices import parse_device
 from nas.fitting import images_seen
 from nas.memory import keep_freed_memory
 from nas.run import Run
+from predictors.latency import LatencyPredictor
 from predictors.quality import standard_error
 from search_spaces.presets import find_preset
 
@@ -86,6 +87,7 @@ def _preset(study: ConfiguredStudy, run: Run, name: str, best: Mapping[str, Any]
         run.require_supernet().trained,
         seconds=_seconds_each(study, run),
         data=data,
+        latency=LatencyPredictor(run.space, run.latency_table(device)),
         cache=run.block_cache(),
         device=device,
         directory=study.work / "plans" / f"{name}-{best['budget']}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +16,19 @@ from nas.front import Candidate
 from nas.run import Run
 from nas.supernet import Network
 from nas.training_record import TrainingConfig, TrainingRecord
+from predictors.latency import LatencyPredictor
 from search_spaces.errors import InputError
 from search_spaces.presets import PRESETS
+from search_spaces.tiny import tiny
 from tests.command_line import nas_here, refusal, succeed
-from tests.nas.synthetic_latency import ChosenDevice, hollow_models
+from tests.nas.synthetic_latency import ChosenDevice, at_the_pace_of, hollow_models, synthetic_latency
 from tests.nas.torch_helpers import few_digits, one_thread, same_state, state_of
 
 PRESET = PRESETS["mobilenetv2"]
 LADDER = PRESET.ladder(image_input(few_digits()))
+LATENCY = synthetic_latency(tiny(1, 10))
+ELSEWHERE = LatencyPredictor(LATENCY.space, dataclasses.replace(LATENCY.table, fingerprint_hash="elsewhere"))
+"""Of a table that tells nothing of the machine here."""
 CONFIG = TrainingConfig(steps=30, batch_size=16, warmup_steps=3, peak_learning_rate=5e-3)
 
 
@@ -47,10 +53,28 @@ def milliseconds(name: str) -> float:
 def plan(
     cache: BlockCache, folder: Path, limit_ms: float, asked: list[str], *, seconds: float | None = None
 ) -> BaselinePlan:
-    device = ChosenDevice(milliseconds, asked)
     return plan_baseline(
-        PRESET, limit_ms, CONFIG, seconds=seconds, data=few_digits(), cache=cache, device=device, directory=folder
+        PRESET,
+        limit_ms,
+        CONFIG,
+        seconds=seconds,
+        data=few_digits(),
+        latency=ELSEWHERE,
+        cache=cache,
+        device=ChosenDevice(milliseconds, asked),
+        directory=folder,
     )
+
+
+def test_sizes_are_measured_beside_networks_of_the_table_as_searched_ones_are(tmp_path: Path) -> None:
+    ladder = dict.fromkeys(placed.block for rung in LADDER for placed in rung.spec)
+    cache = hollow_models(list(dict.fromkeys([*ladder, *LATENCY.space.blocks])), tmp_path / "blocks")
+    device = ChosenDevice(at_the_pace_of(LATENCY.table, milliseconds, pace=0.8), [])
+    found = plan_baseline(
+        PRESET, 4.5, CONFIG, data=few_digits(), latency=LATENCY, cache=cache, device=device, directory=tmp_path / "plan"
+    )
+    # Sizes of 1, 2, 3 ms and so on, on a machine that takes 0.8 of its usual time.
+    assert found.latency_ms == pytest.approx(3 / 0.8)
 
 
 @pytest.mark.parametrize(("limit_ms", "place"), [(1.0, 0), (4.5, 3), (1000.0, len(LADDER) - 1)])

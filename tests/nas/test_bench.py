@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from nas import bench
 from nas.bench import bench_files
-from nas.devices import LocalDevice
+from nas.devices import LocalDevice, MeasurementRun, ModelFile
 from search_spaces.errors import InputError
-from tests.nas.small_models import conv, saved
+from tests.nas.small_models import conv, model, saved
 
 
 @pytest.fixture
@@ -43,6 +47,29 @@ def test_files_of_the_same_name_and_a_file_given_twice_get_a_row_each(tmp_path: 
         assert row.noise_percent >= 0
         assert 0 < row.p50_ms <= row.p90_ms
         assert row.runs >= 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_files_are_visited_for_as_long_as_networks_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    visits: list[float] = []
+    honest = LocalDevice.measure
+
+    def noting(self: LocalDevice, models: Sequence[ModelFile], **options: Any) -> MeasurementRun:
+        visits.extend(model.visit_ms for model in models)
+        return honest(self, models, **options)
+
+    monkeypatch.setattr(LocalDevice, "measure", noting)
+    weights = numpy_helper.from_array(np.ones((1100, 1100), dtype=np.float32), "w")
+    large = model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": (TensorProto.FLOAT, (1, 1100))}, weights=[weights]
+    )
+    paths = [saved(tmp_path / "small.onnx", conv()).path, saved(tmp_path / "large.onnx", large).path]
+    megabytes = [path.stat().st_size / 1e6 for path in paths]
+    bench_files(paths, device=LocalDevice("cpu"))
+    assert megabytes[0] < 0.1
+    assert megabytes[1] > 4
+    # A few ms for little, up to 20 for what has to come into the caches first.
+    assert visits[:2] == [pytest.approx(4 + 4 * megabytes[0]), 20.0]
 
 
 @pytest.mark.usefixtures("quick")

@@ -19,7 +19,7 @@ from nas.subnet_search import Place, search_subnets, validate_front
 from predictors.latency import LatencyPredictor
 from predictors.quality import standard_error
 from search_spaces.errors import CheckError, InputError
-from tests.nas.synthetic_latency import ChosenDevice, genomes_by_id, hollow_cache
+from tests.nas.synthetic_latency import ChosenDevice, at_the_pace_of, genomes_by_id, hollow_cache
 from tests.nas.synthetic_search import (
     IMAGES,
     LATENCY,
@@ -66,11 +66,12 @@ class Validator:
         by_id = genomes_by_id(SPACE, known)
         return dict(zip(by_id, LATENCY.predict(np.stack(list(by_id.values()))).tolist(), strict=True))
 
-    def run(self, latency_ms: Callable[[str], float]) -> Validation:
-        device = ChosenDevice(latency_ms, [])
+    def run(self, latency_ms: Callable[[str], float], *, pace: float = 1.0) -> Validation:
+        """Validate where the table's own networks are slower than in the table by a factor."""
+        device = ChosenDevice(at_the_pace_of(LATENCY.table, latency_ms, pace=pace), [])
         places = {"cpu": Place(device, self.cache)}
         front = validate_front(self.search.outcome, self.evaluator, self.search.goal, SETTINGS, places=places)
-        return Validation(front, device.asked)
+        return Validation(front, [name for name in device.asked if not name.startswith("table-")])
 
 
 @pytest.fixture
@@ -180,6 +181,61 @@ def test_what_is_measured_outside_the_budget_is_dropped_and_said(validator: Vali
     assert len(alone.dropped) == FINALISTS - 1
 
 
+def test_on_a_machine_that_is_faster_than_its_table_says_figures_are_those_of_the_table_s_time(
+    validator: Validator,
+) -> None:
+    ms = validator.predicted_ms
+    usual = validator.run(ms.__getitem__).front
+    fast = validator.run(lambda name: 0.9 * ms[name], pace=0.9).front
+    assert [each.id for each in fast.candidates] == [each.id for each in usual.candidates]
+    for found, expected in zip(fast.candidates, usual.candidates, strict=True):
+        assert found.measured_latency_ms == pytest.approx(expected.measured_latency_ms)
+
+
+def test_on_a_machine_that_is_slower_than_its_table_says_figures_are_those_of_now(validator: Validator) -> None:
+    ms = validator.predicted_ms
+    slow = validator.run(lambda name: 1.3 * ms[name], pace=1.3).front
+    limit = validator.search.budget.measured_limit_ms
+    assert {each.measured_latency_ms for each in slow.candidates} <= {1.3 * value for value in ms.values()}
+    assert slow.dropped
+    assert all(each.latency_ms > limit for each in slow.dropped)
+
+
+def test_what_is_recorded_tells_the_machine_s_pace(validator: Validator, tmp_path: Path) -> None:
+    ms = validator.predicted_ms
+    validator.run(lambda name: 0.98 * ms[name], pace=0.98)
+    rows = Ledger(tmp_path / "ledger.db").rows(f"latency:{LATENCY.table.fingerprint_hash}", SPACE.hash)
+    assert len(rows) == FINALISTS
+    for row in rows:
+        assert row.details == {"pace": pytest.approx(0.98)}
+        assert row.value == pytest.approx(ms[SPACE.architecture(np.array(row.genes, dtype=np.int16)).id])
+
+
+@pytest.mark.parametrize(("pace", "told"), [(0.9, "10 % faster"), (1.1, "10 % slower"), (0.96, None), (1.04, None)])
+def test_a_machine_that_is_no_longer_what_the_table_was_measured_on_is_told(
+    searched: Search, validator: Validator, pace: float, told: str | None
+) -> None:
+    ms, notices = validator.predicted_ms, list[str]()
+    device = ChosenDevice(at_the_pace_of(LATENCY.table, lambda name: pace * ms[name], pace=pace), [])
+    places = {"cpu": Place(device, validator.cache)}
+    validate_front(searched.outcome, validator.evaluator, searched.goal, SETTINGS, places=places, notice=notices.append)
+    assert len(device.asked) == FINALISTS + 16
+    assert len(notices) == (0 if told is None else 1)
+    assert told is None or told in notices[0]
+
+
+def test_a_table_of_other_conditions_tells_nothing_of_the_machine_s_pace(
+    searched: Search, validator: Validator
+) -> None:
+    foreign = LatencyPredictor(SPACE, dataclasses.replace(LATENCY.table, fingerprint_hash="elsewhere"))
+    goal = dataclasses.replace(searched.goal, targets=(Target(foreign, searched.budget),))
+    device = ChosenDevice(validator.predicted_ms.__getitem__, [])  # knows none of the table's networks
+    places = {"cpu": Place(device, validator.cache)}
+    front = validate_front(searched.outcome, validator.evaluator, goal, SETTINGS, places=places)
+    for each in front.candidates:
+        assert each.measured_latency_ms == validator.predicted_ms[each.id]
+
+
 def test_finalists_that_are_all_outside_are_a_failed_check_naming_the_fastest(validator: Validator) -> None:
     limit = validator.search.limit_ms
     ms = validator.predicted_ms
@@ -234,7 +290,10 @@ def test_finalists_for_several_devices_are_measured_on_those_that_are_here(tmp_p
     settings = dataclasses.replace(SETTINGS, compare=None)
     outcome = search_subnets(evaluator, goal, settings)
     cache = hollow_cache(SPACE, tmp_path / "blocks")
-    devices = {name: ChosenDevice(lambda _, ms=ms: ms, []) for name, ms in (("cpu", 0.02), ("cpu:threads=2", 0.03))}  # type: ignore[misc]
+    devices = {
+        name: ChosenDevice(at_the_pace_of(latency.table, lambda _, ms=ms: ms), [])  # type: ignore[misc]
+        for name, latency, ms in (("cpu", LATENCY, 0.02), ("cpu:threads=2", OTHER, 0.03))
+    }
     places = {name: Place(device, cache) for name, device in devices.items()}
     front = validate_front(outcome, evaluator, goal, settings, places=places)
     assert front.name == "cpu + cpu:threads=2 + kit:target=pi"

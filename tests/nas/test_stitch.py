@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,8 +13,10 @@ import numpy.typing as npt
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from nas.block_cache import BlockCache
+from nas.devices import Precision
 from nas.onnx_export import export_blocks, export_network, seeded_block
 from nas.onnx_format import INPUT, OUTPUT
 from nas.run import Run
@@ -90,6 +93,28 @@ def test_a_stitched_network_has_the_operators_of_a_true_export(cache: BlockCache
     # Slices would be left of elastic layers, batch norms of statistics that were not folded.
     assert not op_types(exported).keys() & {"Slice", "BatchNormalization", "Dropout", "Identity"}
     onnx.checker.check_model(stitched, full_check=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
+def test_equal_blocks_of_a_measured_network_have_weights_of_their_own(
+    cache: BlockCache, tmp_path: Path, precision: Precision
+) -> None:
+    spec = SPACE.lower(next(with_all_operators(SPACE, 0)))
+    (tmp_path / "blocks").mkdir()
+    for placed in spec:
+        shutil.copy(cache.path(placed.block), tmp_path / "blocks")
+    own = BlockCache(tmp_path / "blocks", precision=precision)
+    parts = [own.block(placed.block) for placed in spec]
+    plain, measured = (weights(model) for model in (stitch(parts), own.network(spec)))
+    assert len(set(map(bytes, plain))) < len(plain), "no two blocks are equal, so this shows nothing"
+    assert len(set(map(bytes, measured))) == len(measured) == len(plain)
+    # Values are those that were drawn, in another order.
+    for before, after in zip(plain, measured, strict=True):
+        np.testing.assert_array_equal(np.sort(before, axis=None), np.sort(after, axis=None))
+
+
+def weights(model: onnx.ModelProto) -> list[npt.NDArray[np.float32]]:
+    return [numpy_helper.to_array(each) for each in model.graph.initializer if len(each.dims) >= 2]
 
 
 def test_stitched_blocks_compute_what_the_network_computes() -> None:

@@ -121,7 +121,7 @@ def test_a_table_of_another_space_is_refused() -> None:
     other = tiny(3, 10)
     with pytest.raises(InputError) as caught:
         LatencyPredictor(other, table())
-    for part in ("cpu", SPACE.hash, other.hash, "nas build-lut --device cpu"):
+    for part in ("cpu", SPACE.hash, other.hash, "measure one for this space"):
         assert part in str(caught.value)
 
 
@@ -187,6 +187,20 @@ def test_nine_of_ten_held_out_networks_are_not_slower_than_the_margin_says() -> 
 def test_the_margin_of_a_table_that_is_too_slow_is_zero() -> None:
     twice = dataclasses.replace(PLAIN, factors={"time": 2.0})
     assert LatencyPredictor(SPACE, table(calibration=twice)).margin == 0.0
+
+
+@pytest.mark.parametrize("largest", [(1.0, 1.06), (1.06, 1.0)], ids=["second", "first"])
+def test_no_second_measurement_is_slower_than_the_repeat_margin_says(largest: tuple[float, float]) -> None:
+    genes = table().held_out[0].genes
+    pairs = [(1.0, 1.01), (2.0, 2.1), largest, (3.0, None)]
+    networks = tuple(MeasuredNetwork(genes=genes, measured_ms=one, repeated_ms=other) for one, other in pairs)
+    # What was slower the first time could be slower the next time.
+    assert LatencyPredictor(SPACE, table(held_out=networks)).repeat_margin == pytest.approx(0.06)
+
+
+def test_a_table_of_networks_measured_once_has_no_repeat_margin() -> None:
+    networks = tuple(dataclasses.replace(each, repeated_ms=None) for each in table().held_out)
+    assert LatencyPredictor(SPACE, table(held_out=networks)).repeat_margin == 0.0
 
 
 def test_an_interval_holds_as_many_held_out_networks_as_it_says() -> None:
