@@ -107,14 +107,24 @@ def test_predictions_keep_the_margin_of_the_table_and_measurements_its_noise(
     latency: LatencyPredictor, reachable: tuple[float, float]
 ) -> None:
     budget = parse_budget("50%", latency)
-    assert budget.margin == max(latency.margin, latency.repeat_margin)
-    assert 0 < budget.margin < 0.1
+    assert budget.margin == latency.margin
+    assert budget.noise < budget.margin < 0.1
     assert budget.limit_ms is not None
     assert budget.predicted_limit_ms * (1 + budget.margin) == pytest.approx(budget.limit_ms)
     assert reachable[0] < budget.predicted_limit_ms < budget.limit_ms
     assert budget.noise == latency.repeat_margin > latency.table.error.noise_floor_percent / 100
     assert budget.measured_limit_ms * (1 + budget.noise) == pytest.approx(budget.limit_ms)
     assert budget.measured_limit_ms < budget.limit_ms
+
+
+def test_where_measurements_differ_by_more_than_predictions_err_all_margins_are_as_wide(
+    latency: LatencyPredictor,
+) -> None:
+    disturbed, *rest = latency.table.held_out
+    twice = dataclasses.replace(disturbed, repeated_ms=1.2 * disturbed.measured_ms)
+    noisy = LatencyPredictor(latency.space, dataclasses.replace(latency.table, held_out=(twice, *rest)))
+    budget = parse_budget("50%", noisy)
+    assert budget.noise == budget.margin == budget.wide_margin == pytest.approx(0.2)
 
 
 def test_the_margin_never_excludes_the_fastest_network() -> None:
@@ -125,8 +135,7 @@ def test_the_margin_never_excludes_the_fastest_network() -> None:
 def test_where_nobody_measures_the_margin_is_that_of_the_worst_prediction(latency: LatencyPredictor) -> None:
     budget = parse_budget("50%", latency)
     assert budget.limit_ms is not None
-    assert budget.wide_margin >= latency.held_out_ratios().max() - 1.0 > 0.0
-    assert budget.wide_margin >= budget.margin
+    assert budget.wide_margin == latency.held_out_ratios().max() - 1.0 > budget.margin
     assert budget.unmeasured_limit_ms * (1 + budget.wide_margin) == pytest.approx(budget.limit_ms)
 
 
@@ -147,8 +156,9 @@ def test_a_budget_at_a_percentile_is_one_of_running_back_to_back(latency: Latenc
     assert told.mape_percent > 0
     error = told.mape_percent / 100
     assert sustained.noise == max(plain.noise, 2 * error)
-    assert sustained.margin == pytest.approx(max(sustained.noise, (1 + latency.margin) * (1 + error) - 1))
-    assert sustained.wide_margin > plain.wide_margin
+    # Twice the error is more than that of a prediction and the error once.
+    assert sustained.margin == sustained.noise == 2 * error > (1 + plain.margin) * (1 + error) - 1
+    assert sustained.wide_margin == pytest.approx((1 + plain.wide_margin) * (1 + 2 * error) - 1)
 
 
 def test_a_percentile_that_the_table_does_not_tell_is_refused(latency: LatencyPredictor) -> None:
