@@ -19,7 +19,8 @@ from predictors.latency import LatencyPredictor, truth_ms
 from search_spaces.spec import NetworkSpec
 
 _COMPANIONS = 16
-"""So many networks of a table tell the machine's pace to half a percent, and are enough for `nas.devices.drift`."""
+"""So many networks of a table tell the machine's pace; more than `nas.devices.drift.LEAST_OTHERS`, so that its ups and
+downs are taken out of few finalists, too."""
 
 
 def measure_networks(
