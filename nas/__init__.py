@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from nas.engine.result import SearchFront, SearchResult
     from nas.engine.search import Search, search
     from nas.evaluate import SubnetEvaluator
-    from nas.export import ExportedModel, export_subnet
+    from nas.export.record import ExportedModel
+    from nas.export.subnet import ExportOptions, export_subnet
     from nas.front import Candidate, Front
     from nas.goal import Goal, parse_goal
     from nas.ledger import Ledger
@@ -50,7 +51,8 @@ _HOMES = {
     "nas.engine.result": ("SearchFront", "SearchResult"),
     "nas.engine.search": ("Search", "search"),
     "nas.evaluate": ("SubnetEvaluator",),
-    "nas.export": ("ExportedModel", "export_subnet"),
+    "nas.export.record": ("ExportedModel",),
+    "nas.export.subnet": ("ExportOptions", "export_subnet"),
     "nas.front": ("Candidate", "Front"),
     "nas.goal": ("Goal", "parse_goal"),
     "nas.ledger": ("Ledger",),
@@ -86,6 +88,7 @@ __all__ = [
     "CheckError",
     "Constraint",
     "Device",
+    "ExportOptions",
     "ExportedModel",
     "Fingerprint",
     "Front",

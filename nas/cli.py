@@ -16,11 +16,11 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from nas import defaults, latency_commands, run_commands, search_commands, space_commands
+from nas import defaults, export_commands, latency_commands, run_commands, search_commands, space_commands
 from nas.options import DataOption, DeviceOption, JsonOption, MismatchOption, RunOption, SeedOption, SpaceOption
 from nas.progress import ignore, no_progress, progress_bar, progress_bars
 from nas.terminal import command_group, warn
-from search_spaces.errors import CheckError, InputError, ToolError
+from search_spaces.errors import InputError, ToolError
 
 app = typer.Typer(
     name="nas",
@@ -198,47 +198,9 @@ app.command("front")(search_commands.front_command)
 app.command("status")(run_commands.status_command)
 
 
-@app.command()
-def export(
-    *,
-    pick: Annotated[str, typer.Option("--pick", metavar="best|ID", help="Which network of the last search.")] = "best",
-    device: Annotated[
-        str | None,
-        typer.Option("--device", metavar="NAME", help="Of which device's front.  [default: of the last search]"),
-    ] = None,
-    run: RunOption = defaults.RUN,
-    allow_mismatch: MismatchOption = False,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a network of the last search as one ONNX file, checked against the supernet."""
-    from nas import present
-    from nas.devices import parse_device
-    from nas.run import Run, is_here
-
-    opened = Run.existing(run, first="nas train")
-    opened.require_supernet()
-    front = opened.front(device)
-    candidate = front.pick(pick)
-    targets = [parse_device(each.device) for each in front.devices]
-    for target in filter(is_here, targets):
-        if told := opened.require_this_machine(target, opened.latency_table(target), allow_mismatch=allow_mismatch):
-            warn(told)
-    from nas.export import export_subnet
-
-    with opened.lock(), progress_bar("exporting", quiet=as_json) as progress:
-        directory = opened.export_dir(candidate.id, targets[0])
-        exported = export_subnet(
-            opened.evaluator(precision=targets[0].precision),
-            front,
-            candidate,
-            directory=directory,
-            seed=seed,
-            progress=progress,
-        )
-    present.exported(exported, directory, as_json=as_json)
-    if not exported.inside_budget:
-        raise CheckError("the exported file was measured outside the budget")
+app.command("export")(export_commands.export_command)
+app.command("finetune")(export_commands.finetune_command)
+app.command("verify")(export_commands.verify_command)
 
 
 @app.command()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +29,6 @@ from search_spaces.language import NetworkSpace
 from search_spaces.layout import Layout
 from search_spaces.space import Genomes
 from search_spaces.spec import NetworkSpec
-
-if TYPE_CHECKING:
-    import onnx
 
 BATCH_SIZE = 128  # larger ones spend their time on page faults
 CALIBRATION_IMAGES = 512
@@ -214,11 +210,14 @@ class SubnetEvaluator:
             images=self.validation_images,
         )
 
-    def quantized(self, spec: NetworkSpec, *, batch: int = 1) -> onnx.ModelProto:
-        """Return the subnet in 8 bits, as its accuracy is counted on, but for the size of its batches."""
-        from nas.onnx_accuracy import quantized_network
+    @property
+    def calibration_images(self) -> npt.NDArray[np.float32]:
+        """Normalised training images ``float32[n, c, h, w]``, which tell batch norm's statistics and ranges."""
+        return torch.cat(self._calibration).numpy()
 
-        return quantized_network(self.calibrated(spec), torch.cat(self._calibration).numpy(), batch=batch)
+    def recalibrate(self, network: Network) -> None:
+        """Replace the statistics of a network's batch norm as `calibrated` does."""
+        recalibrate(network, self._calibration, network)
 
     def calibrated(self, spec: NetworkSpec) -> Network:
         """Return the extracted subnet with batch norm recalibrated for it."""
@@ -287,6 +286,11 @@ def _calibrated(supernet: Supernet, spec: NetworkSpec, calibration: list[Tensor]
 def standalone_accuracy(network: Network, data: ImageData, split: SplitName) -> float:
     """Return the accuracy in 0..1 of a network of its own; its batch norm is recalibrated as a subnet's would be."""
     recalibrate(network, _calibration_batches(data), network)
+    return network_accuracy(network, data, split)
+
+
+def network_accuracy(network: Network, data: ImageData, split: SplitName) -> float:
+    """Return the accuracy in 0..1 of a network as it is."""
     return accuracy(network, *_as_tensors(data, split))
 
 

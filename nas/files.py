@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,41 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         _sync_folder(path.parent)
 
 
+def write_folder(folder: Path, contents: Mapping[str, bytes | str], *, last: str, stale: Iterable[str] = ()) -> None:
+    """Replace files of a folder together, so that the one named `last` is only there when all others are its own.
+
+    All are written beside the folder first: a disk that is full leaves the folder as it was. A process that is killed
+    while they are moved leaves the folder without `last`, or as it was.
+
+    Args:
+        folder: made if missing; other files in it stay.
+        contents: by name; `last` is among them.
+        last: the file that tells of the others.
+        stale: names of files of before that are removed.
+
+    Raises:
+        MachineError: the files could not be stored.
+    """
+    staging = folder.with_name(f".{folder.name}.tmp")
+    make_folder(folder.parent)
+    with _disk_errors("write", folder):
+        shutil.rmtree(staging, ignore_errors=True)  # of a writer that was killed
+        staging.mkdir()
+    try:
+        for name, data in contents.items():
+            write_atomic(staging / name, data)
+        make_folder(folder)
+        with _disk_errors("write", folder):
+            (folder / last).unlink(missing_ok=True)
+            for name in stale:
+                (folder / name).unlink(missing_ok=True)
+            for name in sorted(contents, key=lambda each: each == last):
+                (staging / name).replace(folder / name)
+            _sync_folder(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and its parents; one that exists already is fine.
 
@@ -122,6 +158,11 @@ def read_document(path: Path, kind: type[Versioned], *, next_step: str = "") -> 
             f"this release reads version {kind.CURRENT_VERSION}: use the release that wrote it, or make the file anew"
         )
     return decode(kind, text, source=str(path))
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the SHA-256 of a content as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def sha256_file(path: Path) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from nas.budget import Statistic
+from nas.budget import Budget, Statistic
 from search_spaces.documents import document
 from search_spaces.errors import InputError, unknown_name
 
@@ -190,19 +190,61 @@ class Front:
             return None
         return _most_accurate(inside)
 
+    @property
+    def knee(self) -> Candidate:
+        """The candidate farthest above the line from the fastest to the slowest one, in latency and accuracy.
+
+        More accuracy costs more latency beyond it than before it, on average. Without a candidate above the line it is
+        the best one.
+        """
+        ends = self.candidates[0], self.candidates[-1]
+        run, rise = (
+            ends[1].latency_ms - ends[0].latency_ms,
+            ends[1].validation_accuracy - ends[0].validation_accuracy,
+        )
+
+        def height(each: Candidate) -> float:
+            # In proportion to the distance from the line, whatever the units of the two.
+            gain = each.validation_accuracy - ends[0].validation_accuracy
+            return gain * run - (each.latency_ms - ends[0].latency_ms) * rise
+
+        farthest = max(self.candidates, key=height)
+        return farthest if run > 0 and height(farthest) > 0 else self.best
+
+    def inside(self, budget: Budget) -> Front:
+        """Return the front of the candidates that keep a tighter budget, of the same statistic.
+
+        Raises:
+            InputError: no candidate keeps it, it is above that of the search, or the front is of several devices.
+        """
+        if self.others or budget.limit_ms is None:
+            raise InputError("a budget of one device is for fronts of one device; search with all budgets instead")
+        again = f"run `nas search --budget-ms {budget.limit_ms:.4g}`"
+        if self.budget_ms is not None and budget.limit_ms > self.budget_ms:
+            raise InputError(
+                f"the front is of networks inside {self.budget_ms:.4g} ms; for {budget.limit_ms:.4g} ms {again}"
+            )
+        kept = tuple(each for each in self.candidates if _keeps(each, budget))
+        if not kept:
+            raise InputError(
+                f"no network of the front keeps {budget.limit_ms:.4g} ms with the margin of measurements, the fastest "
+                f"takes {self.candidates[0].latency_ms:.4g} ms; {again}"
+            )
+        return replace(self, candidates=kept, budget_ms=budget.limit_ms)
+
     def pick(self, choice: str) -> Candidate:
-        """Return the candidate named ``best``, or by its id or a beginning of its id that is unique.
+        """Return the candidate named ``best`` or ``knee``, or by its id or a beginning of its id that is unique.
 
         Raises:
             InputError: no candidate, or more than one, is meant.
         """
-        if choice == "best":
-            return self.best
+        if choice in ("best", "knee"):
+            return self.best if choice == "best" else self.knee
         found = [candidate for candidate in self.candidates if candidate.id.startswith(choice)]
         if len(found) > 1:
             raise InputError(f"id {choice!r} is the beginning of {', '.join(candidate.id for candidate in found)}")
         if not found:
-            raise unknown_name("network", choice, ["best", *(candidate.id for candidate in self.candidates)])
+            raise unknown_name("network", choice, ["best", "knee", *(candidate.id for candidate in self.candidates)])
         return found[0]
 
 
@@ -241,3 +283,10 @@ class Fronts:
 def _most_accurate(candidates: Sequence[Candidate]) -> Candidate:
     """Return the most accurate of some candidates; the fastest of equals."""
     return max(candidates, key=lambda candidate: (candidate.validation_accuracy, -candidate.latency_ms))
+
+
+def _keeps(candidate: Candidate, budget: Budget) -> bool:
+    """Return whether another measurement of a candidate will keep a budget, too."""
+    if candidate.measured_latency_ms is None:
+        return candidate.predicted_latency_ms <= budget.unmeasured_limit_ms
+    return candidate.measured_latency_ms <= budget.measured_limit_ms

@@ -19,9 +19,11 @@ from search_spaces.errors import CheckError
 Images = npt.NDArray[np.float32]
 """Normalised, ``float32[n, c, h, w]``."""
 
+_ANY_NUMBER = 16  # images at a time where a model takes any number
+
 
 def onnx_logits(session: Any, images: Images) -> npt.NDArray[np.float32]:
-    """Return the logits ``float32[n, classes]`` of a model that takes a fixed number of images at a time.
+    """Return the logits ``float32[n, classes]`` of a model.
 
     Raises:
         CheckError: one is not finite.
@@ -80,10 +82,10 @@ def _require_finite(values: npt.NDArray[np.float32]) -> None:
         raise CheckError("a subnet's values are not finite: the supernet's training has diverged; train it again")
 
 
-def _batches(shape: Sequence[int], images: Images) -> list[Images]:
+def _batches(shape: Sequence[int | str], images: Images) -> list[Images]:
     """Return images scaled to the side of a model's input, as many at a time as it takes, the last ones repeated."""
-    size = shape[0]
-    scaled_images = scaled(torch.from_numpy(images), shape[-1]).numpy()
+    size = shape[0] if isinstance(shape[0], int) else _ANY_NUMBER
+    scaled_images = scaled(torch.from_numpy(images), int(shape[-1])).numpy()
     missing = -len(images) % size
     padded = np.concatenate([scaled_images, np.repeat(scaled_images[-1:], missing, axis=0)])
     return list(padded.reshape(-1, size, *padded.shape[1:]))

@@ -24,8 +24,13 @@ from search_spaces.documents import content_hash
 from search_spaces.spec import BlockSpec, block_key
 
 
-def export_network(network: Network, *, batch: int = 1) -> onnx.ModelProto:
-    """Return a network as one ONNX model for batches of one size, input ``float[batch, c, h, w]``, output logits."""
+def export_network(network: Network, *, batch: int | None = 1) -> onnx.ModelProto:
+    """Return a network as one ONNX model, input ``float[batch, c, h, w]``, output logits.
+
+    Args:
+        network: what to export.
+        batch: images at a time that it takes; None for any number.
+    """
     return _export(network, [network.spec.input_shape], [INPUT], [OUTPUT], batch=batch)
 
 
@@ -62,17 +67,20 @@ class _Program(nn.Module):
 
 
 def _export(
-    module: nn.Module, shapes: Sequence[tuple[int, ...]], inputs: list[str], outputs: list[str], *, batch: int
+    module: nn.Module, shapes: Sequence[tuple[int, ...]], inputs: list[str], outputs: list[str], *, batch: int | None
 ) -> onnx.ModelProto:
     # The exported wrapper itself must be in evaluation mode, or batch norm is exported with batch statistics; and
     # contiguous, or channels-last strides add reshapes to the graph (2.5 microseconds a network).
     module = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    examples = tuple(torch.zeros(batch, *shape) for shape in shapes)
+    # torch takes sizes of 0 and 1 for constants.
+    examples = tuple(torch.zeros(batch or 2, *shape) for shape in shapes)
+    any_number = None if batch else tuple({0: torch.export.Dim("batch", min=1)} for _ in shapes)
     with _quiet_exporter():
         program = torch.onnx.export(
             module,
             examples,
             dynamo=True,
+            dynamic_shapes=any_number,
             opset_version=OPSET,
             input_names=inputs,
             output_names=outputs,

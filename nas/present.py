@@ -13,14 +13,13 @@ from nas.budget import rounded_up
 from nas.data import SPLITS, ImageData, told_unreadable
 from nas.front import Candidate, Comparison, Front
 from nas.run import Run, run_option
-from nas.terminal import in_words, print_json, print_table, say, warn
+from nas.terminal import accuracy_text, in_words, ms_text, print_json, print_table, say, warn
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
     from nas.baseline import Baseline
     from nas.bench import BenchReport
     from nas.evaluate import AccuracySummary
-    from nas.export import ExportedModel
     from nas.search_plan import SearchPlan
     from nas.training_record import InitialWeights, TrainingRecord
 
@@ -82,13 +81,13 @@ def _front(result: Front) -> None:
     sustained = "" if result.budget_at == "min" else f" ({result.budget_at} of running back to back)"
     for asked, latency_ms in zip(result.devices, result.best.everywhere_ms, strict=True):
         low, high = asked.reachable_ms
-        reach = f"the space is predicted to reach from {_ms(low)} ms to {_ms(high)} ms"
+        reach = f"the space is predicted to reach from {ms_text(low)} ms to {ms_text(high)} ms"
         if asked.budget_ms is None:
             say(f"No budget on {asked.device}{sustained}; {reach}.")
             continue
         binds = "" if asked.budget_binds else ", so the budget does not bind"
         say(
-            f"Budget: {_ms(asked.budget_ms)} ms on {asked.device}{sustained}, of which the best uses "
+            f"Budget: {ms_text(asked.budget_ms)} ms on {asked.device}{sustained}, of which the best uses "
             f"{latency_ms / asked.budget_ms:.0%}; {reach}{binds}."
         )
     if result.bounds:
@@ -96,7 +95,7 @@ def _front(result: Front) -> None:
     say(_origin(result))
     if result.dropped:
         names = ", ".join(
-            f"{candidate.id} ({', '.join(map(_ms, candidate.everywhere_ms))} ms)" for candidate in result.dropped
+            f"{candidate.id} ({', '.join(map(ms_text, candidate.everywhere_ms))} ms)" for candidate in result.dropped
         )
         say(f"Dropped, predicted inside the budget but not measured safely inside: {names}")
     if result.comparison is not None:
@@ -142,34 +141,6 @@ def _search_plan(plan: SearchPlan) -> None:
     say(f"The search would evaluate at most {plan.evaluations} networks{took}; then the finalists are measured.")
 
 
-def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
-    """Print what was exported and how it was checked."""
-    if as_json:
-        print_json({"path": str(directory / record.file)} | dataclasses.asdict(record))
-        return
-    say(
-        f"Exported {record.candidate.id}{'' if record.precision == 'fp32' else f' in {record.precision}'}: supernet = "
-        f"extracted = ONNX{'' if record.precision == 'fp32' else ' in floats'} within {record.parity:.1e} on real "
-        "images; onnx.checker's full check passed."
-    )
-    at = "" if record.budget_at == "min" else f" ({record.budget_at} of running back to back)"
-    for device, latency_ms, budget_ms in (
-        (record.device, record.latency_ms, record.budget_ms),
-        *((each.device, each.latency_ms, each.budget_ms) for each in record.others),
-    ):
-        if latency_ms is None:
-            say(f"{device} is another machine: measure the file there.")
-            continue
-        verdict = "inside" if budget_ms is None or latency_ms <= budget_ms else "OUTSIDE"
-        budget = "" if budget_ms is None else f", {verdict} the budget of {_ms(budget_ms)} ms"
-        say(f"The file itself runs in {_ms(latency_ms)} ms on {device}{at}{budget}.")
-    say(
-        f"Test accuracy of the file: {_accuracy(record.test_accuracy, record.test_standard_error)} "
-        f"({record.test_images} images; the test split has been read {record.test_reads} times)"
-    )
-    say(str(directory / record.file))
-
-
 def baselines(
     run: Run,
     results: Sequence[Baseline],
@@ -196,8 +167,8 @@ def baselines(
     rows = [
         [
             result.plan.preset,
-            _accuracy(result.validation_accuracy, result.validation_standard_error),
-            _ms(result.plan.latency_ms),
+            accuracy_text(result.validation_accuracy, result.validation_standard_error),
+            ms_text(result.plan.latency_ms),
             *_size(result.params, result.macs),
             f"{result.images_seen:,}",
             f"{result.seconds:.0f}",
@@ -209,8 +180,8 @@ def baselines(
             0,
             [
                 f"{best.id} (search)",
-                _accuracy(best.validation_accuracy, best.validation_standard_error),
-                ("" if best.measured_latency_ms else "predicted ") + _ms(best.latency_ms),
+                accuracy_text(best.validation_accuracy, best.validation_standard_error),
+                ("" if best.measured_latency_ms else "predicted ") + ms_text(best.latency_ms),
                 *_size(best.params, best.macs),
                 f"{seen:,}",
                 f"{record.seconds:.0f}",
@@ -281,10 +252,10 @@ def bench(report: BenchReport, *, as_json: bool) -> None:
         [
             [
                 name,
-                _ms(row.latency_ms),
+                ms_text(row.latency_ms),
                 f"{row.noise_percent:.1f} %",
-                _ms(row.p50_ms),
-                _ms(row.p90_ms),
+                ms_text(row.p50_ms),
+                ms_text(row.p90_ms),
             ]
             for name, row in zip(_short_names([row.file for row in report.rows]), report.rows, strict=True)
         ],
@@ -305,7 +276,7 @@ def _candidates(result: Front) -> None:
         [
             [
                 candidate.id + (" *" if candidate == best else " =" if candidate in ties else ""),
-                _accuracy(candidate.validation_accuracy, candidate.validation_standard_error),
+                accuracy_text(candidate.validation_accuracy, candidate.validation_standard_error),
                 *_latencies(candidate),
                 *_size(candidate.params, candidate.macs),
                 *(f"{getattr(candidate, name):.3g}" for name in extra),
@@ -320,9 +291,9 @@ def _candidates(result: Front) -> None:
 def _latencies(candidate: Candidate) -> list[str]:
     if candidate.others:
         every = zip(candidate.everywhere_ms, candidate.measured_everywhere_ms, strict=True)
-        return [_ms(latency_ms) + (" ?" if measured is None else "") for latency_ms, measured in every]
+        return [ms_text(latency_ms) + (" ?" if measured is None else "") for latency_ms, measured in every]
     measured = candidate.measured_latency_ms
-    return [_ms(candidate.predicted_latency_ms), "-" if measured is None else _ms(measured)]
+    return [ms_text(candidate.predicted_latency_ms), "-" if measured is None else ms_text(measured)]
 
 
 def _short_names(files: Sequence[str]) -> list[str]:
@@ -350,15 +321,6 @@ def _difference(best: Candidate, result: Baseline) -> str:
 
 def _size(params: int, macs: int) -> tuple[str, str]:
     return f"{params / 1e3:.0f} k", f"{macs / 1e6:.2f} M"
-
-
-def _ms(value: float) -> str:
-    """Return milliseconds with the digits that a measurement can carry."""
-    return f"{value:.3f}" if value >= 1 else f"{value:.4f}"
-
-
-def _accuracy(value: float, standard_error: float) -> str:
-    return f"{100 * value:.1f} ± {100 * standard_error:.1f} %"
 
 
 def _percent(value: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 from onnx import numpy_helper, shape_inference
@@ -22,20 +22,33 @@ Ranges = Mapping[str, tuple[float, float]]
 _ANY_RANGE = (-4.0, 4.0)
 
 
-def quantized(model: onnx.ModelProto, ranges: Ranges | None = None) -> onnx.ModelProto:
+def quantizable(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the nodes that `quantized` quantises."""
+    known = _operators()
+    return [node for node in model.graph.node if node.op_type in known]
+
+
+def quantized(
+    model: onnx.ModelProto,
+    ranges: Ranges | None = None,
+    *,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> onnx.ModelProto:
     """Return a model with every operator quantised that ONNX Runtime can quantise; input and output stay float.
 
     Args:
         model: a float model without external data; it is left as it is.
         ranges: of every activation; None is for measuring only: the result computes at the speed of a calibrated model,
             but not its values.
+        only: names of the nodes to quantise; empty for all of them.
+        without: names of nodes that stay in floats.
     """
     load_runtime()
     import numpy as np
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     inferred = shape_inference.infer_shapes(model)
     graph = inferred.graph
@@ -52,9 +65,9 @@ def quantized(model: onnx.ModelProto, ranges: Ranges | None = None) -> onnx.Mode
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, limits),
-            nodes_to_quantize=[],
-            nodes_to_exclude=[],
-            op_types_to_quantize=sorted({*QDQRegistry, *QLinearOpsRegistry}),
+            nodes_to_quantize=list(only),
+            nodes_to_exclude=list(without),
+            op_types_to_quantize=_operators(),
             extra_options={},
         )
         quantizer.quantize_model()
@@ -91,6 +104,14 @@ def without_double_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(nodes)
     return result
+
+
+def _operators() -> list[str]:
+    """Return the kinds of operators that ONNX Runtime quantises."""
+    load_runtime()
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted({*QDQRegistry, *QLinearOpsRegistry})
 
 
 @contextlib.contextmanager

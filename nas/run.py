@@ -111,6 +111,13 @@ class Run:
             raise InputError(f"there is no run in {path}; run `{first}{run_option(path)}` first")
         return cls.open(path)
 
+    @classmethod
+    def holding(cls, export: Path, space_hash: str) -> Run | None:
+        """Return the run of a space that the folder of an exported network is in, or None if it is in none."""
+        path = export.resolve().parent.parent
+        run = cls.open(path) if cls._exists(path) else None
+        return run if run is not None and run.space.hash == space_hash else None
+
     @staticmethod
     def _exists(path: Path) -> bool:
         try:
@@ -272,26 +279,47 @@ class Run:
         kept = Fronts(format_version=Fronts.CURRENT_VERSION, last=tuple(front.name for front in found), fronts=fronts)
         write_atomic(self.front_path, pretty_json(kept))
 
+    def exports(self) -> list[Path]:
+        """Return the folders of all exports."""
+        folders = sorted(path.parent for path in self.path.glob("exports/*/export.json"))
+        return [each for each in folders if not each.name.startswith(".")]  # what a writer that was killed has left
+
     def exported_models(self) -> list[Path]:
-        """Return the model files of all exports; raises `InputError` naming the command that makes one."""
-        models = sorted(self.path.glob("exports/*/model.onnx"))
+        """Return the ONNX files of all exports; raises `InputError` naming the command that makes one."""
+        models = [path for folder in self.exports() for path in sorted(folder.glob("*.onnx"))]
         if not models:
             command = f"nas export{run_option(self.path)}"
             raise InputError(f"{self.path} has no exported network; run `{command}` first, or name ONNX files")
         return models
 
-    def exported_model(self, architecture_id: str) -> Path:
-        """Return the model file of one export; raises `InputError` naming those there are."""
-        models = {path.parent.name: path for path in self.exported_models()}
-        if architecture_id not in models:
-            raise unknown_name("exported network", architecture_id, models)
-        return models[architecture_id]
+    def exported_model(self, name: str) -> Path:
+        """Return the ONNX file of one export, the first of several; raises `InputError` naming those there are."""
+        models = {path.parent.name: path for path in reversed(self.exported_models())}
+        if name not in models:
+            raise unknown_name("exported network", name, models)
+        return models[name]
 
-    def export_dir(self, architecture_id: str, device: Device) -> Path:
-        """Return the folder of one exported network, in the precision and the batches of a device."""
+    def export_dir(self, architecture_id: str, device: Device, *, finetuned: bool = False) -> Path:
+        """Return the folder of one exported network, in the precision and the batches of a device.
+
+        Raises:
+            InputError: a link leads out of the run.
+        """
         parts: list[str] = [device.precision] if device.precision != "fp32" else []
         parts += [f"batch{device.batch}"] if device.batch != 1 else []
-        return self.path / "exports" / "-".join([architecture_id, *parts])
+        parts += ["finetuned"] if finetuned else []
+        return self._own("exports", "-".join([architecture_id, *parts]))
+
+    def tuned_dir(self, architecture_id: str) -> Path:
+        """Return the folder of a network that is trained further; raises `InputError` as `export_dir`."""
+        return self._own("finetuned", architecture_id)
+
+    def _own(self, *parts: str) -> Path:
+        """Return a path in the run; raises `InputError` if a link leads out of it."""
+        path = self.path.joinpath(*parts)
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise InputError(f"{path} leads out of the run, to {path.resolve()}; remove the link")
+        return path
 
 
 def is_here(device: Device) -> bool:

@@ -84,7 +84,7 @@ def run_status(run: Run) -> RunStatus:
     record = find_record(run.supernet_dir)
     tables = tuple(_table(run, path) for path in sorted((run.path / "luts").glob("*.json")) if ".kit." not in path.name)
     fronts, front_problem = _fronts(run, record)
-    exports = tuple(path.parent.name for path in sorted(run.path.glob("exports/*/model.onnx")))
+    exports = tuple(path.name for path in run.exports())
     steps: int | None = steps_logged(run.supernet_dir / LOG_FILE)
     supernet: Literal["trained", "imported", "stopped", "missing"] = "stopped" if steps else "missing"
     if record is not None:

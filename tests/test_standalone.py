@@ -83,7 +83,9 @@ def test_a_file_alone_tells_enough_to_predict_as_it_did_here(
     here = np.concatenate([session.run(None, {"input": image[None]})[0] for image in data.normalise(test.images)])
     assert np.abs(logits - here).max() <= 1e-4
     assert np.array_equal(logits.argmax(axis=1), here.argmax(axis=1))
-    assert np.mean(logits.argmax(axis=1) == test.labels) == told["test_accuracy"] == exported["test_accuracy"]
+    assert (
+        np.mean(logits.argmax(axis=1) == test.labels) == told["test_accuracy"] == exported["files"][0]["test_accuracy"]
+    )
 
 
 def test_the_environment_of_these_tests_holds_more(bare_python: Path, tmp_path: Path) -> None:

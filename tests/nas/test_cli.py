@@ -69,7 +69,15 @@ OPTIONS = {
         *("--run", "--json"),
     },
     "status": {"--run", "--json"},
-    "export": {"--pick", "--device", "--run", "--allow-mismatch", "--seed", "--json"},
+    "export": {
+        *("--pick", "--budget-ms", "--format", "--dynamic-batch", "--pixels", "--most-lost", "--finetuned", "--force"),
+        *("--device", "--run", "--allow-mismatch", "--seed", "--json"),
+    },
+    "finetune": {
+        *("--pick", "--precision", "--norms", "--steps", "--learning-rate", "--distillation", "--force", "--device"),
+        *("--run", "--accelerator", "--seed", "--json"),
+    },
+    "verify": {"--data", "--test", "--seed", "--json"},
     "bench": {"--device", "--sustained", "--run", "--seed", "--json"},
     "baseline": {
         *("--preset", "--budget-ms", "--steps", "--seconds", "--device", "--run", "--accelerator", "--seed", "--json"),
@@ -121,6 +129,7 @@ def test_every_command_takes_json_and_where_it_has_a_run_and_draws_their_options
     assert all("--json" in options for options in OPTIONS.values())
     assert {name for name, options in OPTIONS.items() if "--run" not in options} == {
         "devices",
+        "verify",
         *(f"space {word}" for word in ("list", "show", "check", "count")),
     }
     without_seed = {name for name, options in OPTIONS.items() if "--run" in options and "--seed" not in options}
@@ -198,7 +207,7 @@ def documented_keys() -> dict[str, set[str]]:
     text = (ROOT / "docs" / "json-output.md").read_text()
     rows = re.findall(r"^\| `([a-z -]+)` \| (.+) \|$", text, re.MULTILINE)
     found = {name: names(keys) for name, keys in rows}
-    for kind in ("candidate", "comparison", "kit", "plan"):
+    for kind in ("candidate", "comparison", "kit", "plan", "file"):
         (sentence,) = re.findall(rf"A {kind}(?: \([^)]*\))?: (.*?)\.(?:\s|$)", text, re.DOTALL)
         found[kind] = names(sentence)
     return found
@@ -220,7 +229,7 @@ def keys_of(value: Any, *, without: tuple[str, ...] = ()) -> set[str]:
 
 def test_the_documented_keys_are_read_as_they_are_written() -> None:
     documented = documented_keys()
-    assert documented.keys() == {*OPTIONS, "candidate", "comparison", "kit", "plan"}
+    assert documented.keys() == {*OPTIONS, "candidate", "comparison", "kit", "plan", "file"}
     assert {"path", "test_reads"} <= documented["export"]
     assert "measured_latency_ms" in documented["candidate"]
 
@@ -256,6 +265,7 @@ def test_exporting_prints_the_documented_keys(export_stage: Stage) -> None:
     value, documented = export_stage.finished.json, documented_keys()
     assert value.keys() == documented["export"]
     assert value["candidate"].keys() == documented["candidate"]
+    assert [file.keys() for file in value["files"]] == [documented["file"]]
     stored = json.loads(Path(value["path"]).with_name("export.json").read_text())
     assert {key: value[key] for key in stored} == stored
 
@@ -274,7 +284,7 @@ def test_benching_prints_the_documented_keys_and_takes_the_exports_of_a_run(expo
 
 def test_keys_that_are_times_carry_their_unit(lut_stage: Stage, search_stage: Stage, export_stage: Stage) -> None:
     for stage in (lut_stage, search_stage, export_stage):
-        found = keys_of(stage.finished.json)
+        found = keys_of(stage.finished.json, without=("fingerprint",))
         assert [key for key in found if re.search("latency|budget|time|bias|mape|noise", key) and not unit(key)] == []
 
 

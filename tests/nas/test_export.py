@@ -13,10 +13,11 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from nas import export
 from nas.devices import LocalDevice
 from nas.evaluate import SubnetEvaluator
-from nas.export import MODEL_FILE, PARITY_LIMIT, RECORD_FILE, ExportedModel, read_metadata
+from nas.export import FORMATS, RECORD_FILE, ExportedModel, onnx_file
+from nas.export.onnx_file import read_metadata
+from nas.export.record import CARD_FILE, PARITY_LIMIT
 from nas.files import read_document, sha256_file
 from nas.front import Candidate, Front
 from nas.lut import STATISTIC
@@ -27,6 +28,8 @@ from predictors.quality import standard_error
 from search_spaces.spec import NetworkSpec
 from tests.command_line import Stage, nas_here, refusal, succeed
 from tests.source_tree import ROOT, WHEEL_PACKAGES, source_files
+
+MODEL_FILE = FORMATS["onnx"].file
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +59,15 @@ def evaluator(searched_run: Path) -> SubnetEvaluator:
 
 
 def test_the_best_network_is_one_file_and_its_record(model_path: Path, record: ExportedModel, front: Front) -> None:
-    assert {path.name for path in model_path.parent.iterdir()} == {MODEL_FILE, RECORD_FILE}
+    assert {path.name for path in model_path.parent.iterdir()} == {MODEL_FILE, RECORD_FILE, CARD_FILE}
     assert model_path.parent.name == front.best.id
     assert record.candidate == front.best
-    assert record.sha256 == sha256_file(model_path)
+    assert record.main.sha256 == sha256_file(model_path)
     assert record.supernet_hash == front.supernet_hash
     assert record.budget_ms is not None
     assert record.latency_ms is not None
     assert record.inside_budget == (record.latency_ms <= record.budget_ms == front.budget_ms)
-    assert 0 <= record.parity <= PARITY_LIMIT == 1e-4
+    assert 0 <= record.main.parity <= PARITY_LIMIT == 1e-4
 
 
 def test_the_file_passes_the_full_check_and_holds_its_weights(model: onnx.ModelProto) -> None:
@@ -102,9 +105,9 @@ def test_the_recorded_test_accuracy_is_that_of_the_file(
     session = open_session(model_path)
     images = evaluator.data.normalise(test.images)
     predicted = [int(session.run(None, {"input": image[None]})[0].argmax()) for image in images]
-    assert record.test_accuracy == np.mean(np.array(predicted) == test.labels)
-    assert record.test_images == len(test.labels)
-    assert record.test_standard_error == standard_error(record.test_accuracy, record.test_images)
+    assert record.main.test_accuracy == np.mean(np.array(predicted) == test.labels)
+    assert record.data.test_images == len(test.labels)
+    assert record.main.test_standard_error == standard_error(record.main.test_accuracy, record.data.test_images)
 
 
 def test_the_metadata_say_everything_that_is_needed_to_use_the_file(
@@ -123,6 +126,7 @@ def test_the_metadata_say_everything_that_is_needed_to_use_the_file(
         "preprocessing",
         "space",
         "versions",
+        "weights",
     }
     assert all(entry.key.startswith("paretonas.") for entry in model.metadata_props)
     best, space = front.best, evaluator.space
@@ -130,7 +134,7 @@ def test_the_metadata_say_everything_that_is_needed_to_use_the_file(
     assert metadata["architecture"] == {"id": best.id, "genes": genes}
     assert metadata["space"] == {"name": "tiny", "hash": space.hash}
     assert metadata["accuracy"]["validation"] == best.validation_accuracy
-    assert metadata["accuracy"]["test"] == record.test_accuracy
+    assert metadata["accuracy"]["test"] == record.main.test_accuracy
     latency = metadata["latency_ms"]
     assert (latency["predicted"], latency["measured"]) == (best.predicted_latency_ms, record.latency_ms)
     assert (latency["budget"], latency["statistic"], latency["batch"]) == (front.budget_ms, STATISTIC, 1)
@@ -187,13 +191,13 @@ def test_a_file_that_the_checker_refuses_is_not_written(
     searched_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = shutil.copytree(searched_run, tmp_path / "run")
-    honest = export._describe
+    honest = onnx_file.describe
 
     def damaging(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
         honest(model, metadata)
         model.graph.node[-1].op_type = "Mystery"
 
-    monkeypatch.setattr(export, "_describe", damaging)
+    monkeypatch.setattr(onnx_file, "describe", damaging)
     assert "onnx.checker" in refusal(nas_here("export", "--run", run), code=1)
     assert not list(run.glob("exports/**/*.onnx"))
 
@@ -240,7 +244,7 @@ def edit(path: Path, **fields: Any) -> None:
 
 def test_only_the_export_names_the_test_split() -> None:
     naming = [file.path for file in source_files(*WHEEL_PACKAGES) if 'split("test")' in file.text]
-    assert naming == ["nas/export.py"]
+    assert naming == ["nas/export/subnet.py"]
 
 
 def test_no_command_before_the_export_read_the_test_split(search_stage: Stage, front: Front) -> None:

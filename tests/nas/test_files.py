@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.files import exclusive_lock, make_folder, read_document, read_text, sha256_file, write_atomic
+from nas.files import exclusive_lock, make_folder, read_document, read_text, sha256_file, write_atomic, write_folder
 from search_spaces.documents import document, pretty_json
 from search_spaces.errors import InputError, MachineError
 from tests.nas.hazards import protectable, read_only, running, small_disk, wait_until
@@ -145,6 +145,53 @@ def test_a_full_disk_leaves_the_old_content(tmp_path: Path) -> None:
         with pytest.raises(MachineError, match=r"cannot write .*note: No space left on device"):
             write_atomic(disk / "note", b"new" * 100_000)
         assert {entry.name: entry.read_bytes() for entry in disk.iterdir()} == {"note": b"old"}
+
+
+def write_folder_versions(folder: Path) -> None:
+    version = 0
+    while True:
+        content = bytes([version % 256]) * 100_000
+        write_folder(folder, {"list": content, "first": content, "second": content}, last="list")
+        version += 1
+
+
+def test_files_that_belong_together_are_replaced_together_and_kills_leave_no_mixture(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    rng = np.random.default_rng(0)
+    unfinished = 0
+    for _ in range(25):
+        with running(write_folder_versions, folder):
+            wait_until((folder / "second").exists)
+            for _ in range(rng.integers(1, 200)):
+                folder.exists()
+        # Where the list is, all is of one version; where it is not, nothing says that the rest counts.
+        if (folder / "list").exists():
+            assert len({(folder / name).read_bytes() for name in ("list", "first", "second")}) == 1
+        unfinished += (tmp_path / ".export.tmp").exists()
+        write_folder(folder, {"list": b"a", "first": b"b"}, last="list", stale=["second"])
+        assert {entry.name: entry.read_bytes() for entry in folder.iterdir()} == {"list": b"a", "first": b"b"}
+        assert [entry.name for entry in tmp_path.iterdir()] == ["export"]
+    assert unfinished >= 3, "hardly a kill hit a writer at work: the test has shown nothing"
+
+
+def test_a_full_disk_leaves_a_folder_as_it_was(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", kilobytes=64) as disk:
+        write_folder(disk / "export", {"list": b"old", "model": b"old"}, last="list")
+        with pytest.raises(MachineError, match="No space left on device"):
+            write_folder(disk / "export", {"list": b"new", "model": b"new" * 100_000}, last="list")
+        assert {each.name: each.read_bytes() for each in (disk / "export").iterdir()} == {
+            "list": b"old",
+            "model": b"old",
+        }
+        assert [each.name for each in disk.iterdir()] == ["export"]
+
+
+def test_a_link_in_place_of_the_folder_in_the_making_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".export.tmp").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MachineError, match="cannot write"):
+        write_folder(tmp_path / "export", {"list": b"new"}, last="list")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_read_only_folder_is_explained(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.budget import Budget
 from nas.files import read_document, write_atomic
 from nas.front import Candidate, Comparison, DeviceBudget, DeviceLatency, Front, Fronts
 from search_spaces.documents import pretty_json
@@ -130,6 +131,37 @@ def test_a_network_that_nobody_measured_has_its_predicted_latency() -> None:
     assert dataclasses.replace(FRONT, candidates=(unmeasured,)).within(1.0, device="cpu", supernet_hash="5eed") is None
     sustained = dataclasses.replace(FRONT, budget_at="p50")
     assert sustained.within(9.0, device="cpu", supernet_hash="5eed") is None
+
+
+def test_the_knee_is_farthest_above_the_line_between_the_ends() -> None:
+    points = {"a": (0.5, 1.0), "b": (0.7, 1.5), "c": (0.78, 2.0), "d": (0.8, 4.0)}
+    front = dataclasses.replace(FRONT, candidates=tuple(candidate(name, *point) for name, point in points.items()))
+    assert front.knee.id == "c"
+    assert front.pick("knee") == front.knee
+    # Whatever the units are.
+    seconds = tuple(candidate(name, accuracy, ms / 1000) for name, (accuracy, ms) in points.items())
+    assert dataclasses.replace(front, candidates=seconds).knee.id == "c"
+    below = tuple(
+        candidate(name, accuracy, ms) for name, accuracy, ms in (("a", 0.5, 1), ("b", 0.51, 2), ("c", 0.8, 3))
+    )
+    assert dataclasses.replace(front, candidates=below).knee.id == "c", "none is above the line: the best"
+    assert dataclasses.replace(front, candidates=below[:1]).knee.id == "a"
+
+
+def test_a_tighter_budget_leaves_those_that_another_measurement_will_find_inside() -> None:
+    budget = Budget(limit_ms=3.05, reachable_ms=(0.5, 8.0), margin=0.1, wide_margin=0.6, noise=0.02)
+    tighter = FRONT.inside(budget)
+    assert tighter.budget_ms == 3.05
+    assert [each.latency_ms for each in tighter.candidates] == [1.0, 2.0], "3.0 is less than 2 % below 3.05"
+    assert tighter.best.id == "0a1bffffff"
+    unmeasured = tuple(dataclasses.replace(each, measured_latency_ms=None) for each in CANDIDATES)
+    assert len(dataclasses.replace(FRONT, candidates=unmeasured).inside(budget).candidates) == 1
+    with pytest.raises(InputError, match=r"fastest takes 1 ms; run `nas search --budget-ms 0.9`"):
+        FRONT.inside(dataclasses.replace(budget, limit_ms=0.9))
+    with pytest.raises(InputError, match=r"inside 4 ms; for 5 ms run `nas search"):
+        FRONT.inside(dataclasses.replace(budget, limit_ms=5.0))
+    with pytest.raises(InputError, match="one device"):
+        TWO.inside(budget)
 
 
 @pytest.mark.parametrize("expected", [each.id for each in CANDIDATES])

@@ -182,8 +182,20 @@ def test_a_run_is_held_by_one_command_at_a_time(tmp_path: Path) -> None:
 
 def test_the_exports_of_a_run_are_found_in_order(tmp_path: Path) -> None:
     run = Run.open(tmp_path)
-    for name in ("bb", "aa"):
+    for name in ("bb", "aa", ".left-by-a-writer-that-was-killed"):
         run.export_dir(name, CPU).mkdir(parents=True)
-        (run.export_dir(name, CPU) / "model.onnx").touch()
+        for file in ("model.onnx", "export.json"):
+            (run.export_dir(name, CPU) / file).touch()
     run.export_dir("cc", CPU).mkdir()
     assert run.exported_models() == [run.path / "exports" / name / "model.onnx" for name in ("aa", "bb")]
+
+
+def test_a_link_out_of_the_run_is_refused(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run" / "exports").symlink_to(tmp_path / "elsewhere")
+    for name in ("aa", "../../aa"):
+        with pytest.raises(InputError, match="leads out of the run"):
+            run.export_dir(name, CPU)
+    assert run.tuned_dir("aa") == run.path / "finetuned" / "aa"

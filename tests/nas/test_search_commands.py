@@ -442,7 +442,7 @@ def test_networks_in_8_bits_are_searched_by_their_own_accuracy_and_exported(copi
     known = run.known_accuracies("int8")
     assert len(known) == value["evaluations"] == 6
     exported = succeed(nas_here("export", *on_int8)).json
-    assert exported["precision"] == "int8"
+    assert [file["precision"] for file in exported["files"]] == ["int8"]
     path = Path(exported["path"])
     assert path.parent.name == f"{value['best']}-int8"
     session = open_session(path.read_bytes())
