@@ -14,10 +14,10 @@ RERUN := --reruns 2 --only-rerun 'could not be measured repeatably' --durations 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv test test-slow demo format wheel clean
+.PHONY: help venv test test-slow test-export demo format wheel clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## Create the virtual environment, or update it when pyproject.toml or constraints.txt changed
 
@@ -45,6 +45,9 @@ test-slow: venv ## The slow tests; some need a package index
 	@# Those that measure one at a time: whole tables are refused where something else disturbs them.
 	$(BIN)/pytest -n 2 --dist loadgroup $(RERUN) -m "slow and not device"
 	$(BIN)/pytest $(RERUN) -m "slow and device"
+
+test-export: venv ## A hundred random networks of every space, exported in every format (hours)
+	NAS_EXPORT_NETWORKS=100 $(BIN)/pytest -n 2 tests/test_exported_spaces.py
 
 demo: venv ## The main job on the embedded data set: train, build-lut, search, export
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/demo

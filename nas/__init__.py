@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nas.evaluate import SubnetEvaluator
     from nas.export.record import ExportedModel
     from nas.export.subnet import ExportOptions, export_subnet
+    from nas.export.verify import verify_export
+    from nas.finetune import FinetuneSettings, finetune_subnet
     from nas.front import Candidate, Front
     from nas.goal import Goal, parse_goal
     from nas.ledger import Ledger
@@ -53,6 +55,8 @@ _HOMES = {
     "nas.evaluate": ("SubnetEvaluator",),
     "nas.export.record": ("ExportedModel",),
     "nas.export.subnet": ("ExportOptions", "export_subnet"),
+    "nas.export.verify": ("verify_export",),
+    "nas.finetune": ("FinetuneSettings", "finetune_subnet"),
     "nas.front": ("Candidate", "Front"),
     "nas.goal": ("Goal", "parse_goal"),
     "nas.ledger": ("Ledger",),
@@ -90,6 +94,7 @@ __all__ = [
     "Device",
     "ExportOptions",
     "ExportedModel",
+    "FinetuneSettings",
     "Fingerprint",
     "Front",
     "Gene",
@@ -129,6 +134,7 @@ __all__ = [
     "export_subnet",
     "extract",
     "find_space",
+    "finetune_subnet",
     "largest_over_blocks",
     "load_data",
     "load_supernet",
@@ -142,6 +148,7 @@ __all__ = [
     "search",
     "search_subnets",
     "train_supernet",
+    "verify_export",
 ]
 
 

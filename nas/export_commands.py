@@ -111,8 +111,13 @@ def finetune_command(
     *,
     pick: PickOption = "best",
     precision: Annotated[
-        str, typer.Option("--precision", metavar="fp32|int8", help="int8 trains against the rounding of 8 bits.")
-    ] = "fp32",
+        str | None,
+        typer.Option(
+            "--precision",
+            metavar="fp32|int8",
+            help="int8 trains against the rounding of 8 bits.  [default: of the device]",
+        ),
+    ] = None,
     norms: Annotated[
         str, typer.Option("--norms", metavar="frozen|batch", help="Keep batch norm's statistics, or those of batches.")
     ] = "frozen",
@@ -133,18 +138,20 @@ def finetune_command(
 ) -> None:
     """Train a network of the last search further by itself; nas export --finetuned writes it."""
     from nas import present_export
-    from nas.devices import PRECISIONS
+    from nas.devices import PRECISIONS, parse_device
     from nas.run import Run
     from nas.training_record import parse_accelerator
     from search_spaces.errors import unknown_name
 
     target = parse_accelerator(accelerator)
-    chosen = next((each for each in PRECISIONS if each == precision), None)
-    if chosen is None:
+    if precision is not None and precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     opened = Run.existing(run, first="nas train")
     trained = opened.require_supernet()
-    candidate = opened.front(device).pick(pick)
+    front = opened.front(device)
+    candidate = front.pick(pick)
+    wanted = precision or parse_device(front.device).precision
+    chosen = next(each for each in PRECISIONS if each == wanted)
     directory = opened.tuned_dir(candidate.id)
     from nas.finetune import NORMS, STEPS, finetune_settings, finetune_subnet
     from nas.memory import keep_freed_memory

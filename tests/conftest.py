@@ -11,6 +11,7 @@ import pytest
 
 from nas import lut
 from tests.command_line import Stage, exported, nas, nas_here, succeed
+from tests.environments import environment_with
 
 # One thread for torch, here and in commands, set before it is loaded: where other processes want the cores too, threads
 # that wait for each other take up to ten times as long.
@@ -36,6 +37,12 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("no ../shared/data beside this checkout: published tables and image sets are not part of it")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a new environment that holds onnxruntime and numpy."""
+    return environment_with(tmp_path_factory.mktemp("bare"), "onnxruntime", "numpy")
 
 
 @pytest.fixture

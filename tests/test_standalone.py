@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ import pytest
 from nas.run import Run
 from nas.runtime import open_session
 from tests.command_line import Stage
-from tests.source_tree import ROOT
+from tests.environments import run
 
 pytestmark = pytest.mark.slow
 
@@ -43,26 +40,6 @@ print(json.dumps({
     "test_accuracy": json.loads(texts["paretonas.accuracy"])["test"],
 }))
 """
-
-
-@pytest.fixture(scope="module")
-def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a new environment that holds onnxruntime and numpy."""
-    home = tmp_path_factory.mktemp("bare")
-    venv.create(home, with_pip=True)
-    python = home / "bin" / "python"
-    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    run(*pip, "-c", ROOT / "constraints.txt", "onnxruntime", "numpy", cwd=home)
-    return python
-
-
-def run(*words: str | Path, cwd: Path) -> str:
-    """Run a program outside the checkout, with onnxruntime's telemetry off, and return its output."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    variables["ORT_DISABLE_TELEMETRY"] = "1"
-    done = subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def test_a_file_alone_tells_enough_to_predict_as_it_did_here(

@@ -244,7 +244,7 @@ def int8(study: Study) -> None:
                             network,
                             f"fine-tuned {precision}",
                             found.network,
-                        ),  # fmt: skip
+                        ),
                     )
     save(pd.DataFrame(rows), "int8")
 
