@@ -19,7 +19,7 @@ from nas.onnx_accuracy import Images, onnx_logits
 from nas.onnx_export import export_network
 from nas.progress import Progress, no_progress
 from nas.runtime import open_session
-from nas.supernet import Network
+from nas.supernet import Network, scaled
 
 _PARITY_IMAGES = 64
 
@@ -133,7 +133,9 @@ def _in_integers(subject: Subject, in_floats: onnx.ModelProto, progress: Progres
 
 
 def _program(subject: Subject, plain: Made) -> Made:
-    return _of_torch(subject, plain, *torch_file.program(subject.network), "pt2 file")
+    content, loaded = torch_file.program(subject.network)
+    side = subject.steps.size[0]  # which a program takes no images but of, unlike a network
+    return _of_torch(subject, plain, content, lambda images: loaded(scaled(images, side)), "pt2 file")
 
 
 def _weights(subject: Subject, plain: Made) -> Made:

@@ -27,6 +27,7 @@ PARITY_LIMIT = 1e-4
 """The most that logits of a file in floats may differ from those of the network that it was made of."""
 PROBES = 4
 """Made-up images whose answers the record keeps."""
+_CELLS, _SPREAD = 6, 1.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +150,32 @@ class Preprocessing:
         return np.ascontiguousarray(((pixels / levels - mean) / std).transpose(0, 3, 1, 2), dtype=np.float32)
 
     def probes(self) -> npt.NDArray[np.uint8]:
-        """Return `PROBES` made-up images, ``uint8[n, height, width, channels]``: the same on every machine."""
-        shape = (PROBES, *self.size, len(self.mean))
-        noise = hashlib.shake_256(b"paretonas probes").digest(int(np.prod(shape)))
-        return np.frombuffer(noise, dtype=np.uint8).reshape(shape)
+        """Return `PROBES` made-up images, ``uint8[n, height, width, channels]``: the same on every machine.
+
+        Random values on a coarse grid, with the data's mean and spread, and even shades between: where neighbours had
+        nothing to do with each other, logits of many networks would be hundreds of times those of pictures, and differ
+        between machines by as much more.
+        """
+        (height, width), channels = self.size, len(self.mean)
+        shape = (PROBES, _CELLS + 1, _CELLS + 1, channels)
+        drawn = hashlib.shake_256(b"paretonas probes").digest(int(np.prod(shape)))
+        grid = np.frombuffer(drawn, dtype=np.uint8).reshape(shape).astype(np.int64)
+        rows, columns = (_shades(side) for side in (height, width))
+        # In whole numbers, so that no machine rounds otherwise.
+        values = np.einsum("yi,xj,nijc->nyxc", rows, columns, grid) // (height * width)
+        ends = [np.array(self.mean) + sign * _SPREAD * np.array(self.std) for sign in (-1, 1)]
+        low, high = (np.clip(np.rint(end / self.scale), 0, 255).astype(np.int64) for end in ends)
+        result: npt.NDArray[np.uint8] = (low + (high - low) * values // 255).astype(np.uint8)
+        return result
+
+
+def _shades(side: int) -> npt.NDArray[np.int64]:
+    """Return how much of each point of a coarse grid is in each pixel, ``int64[side, points]``; rows sum to `side`."""
+    cell, part = np.divmod(np.arange(side) * _CELLS, side)
+    weights = np.zeros((side, _CELLS + 1), dtype=np.int64)
+    weights[np.arange(side), cell] = side - part
+    weights[np.arange(side), cell + 1] = part
+    return weights
 
 
 @document
