@@ -11,10 +11,13 @@ from nas import defaults
 from nas.options import JsonOption, MismatchOption, RunOption, SeedOption
 from nas.progress import progress_bar
 from nas.terminal import warn
-from search_spaces.errors import CheckError, InputError
+from search_spaces.errors import CheckError, InputError, MachineError
 
 if TYPE_CHECKING:
+    from nas.data import ImageData
     from nas.devices import Precision
+    from nas.export import ExportedModel
+    from nas.run import Run
 
 _DEFAULT_LOST = 1.0
 PickOption = Annotated[str, typer.Option("--pick", metavar="best|knee|ID", help="Which network of the last search.")]
@@ -90,7 +93,9 @@ def export_command(
         tuned = None
         if finetuned:
             spec = opened.space.lower(opened.space.check([candidate.genes])[0])
-            tuned = load_finetuned(opened.tuned_dir(candidate.id), spec, supernet_hash=front.supernet_hash)
+            tuned = load_finetuned(
+                opened.tuned_dir(candidate.id), spec, genes=candidate.genes, supernet_hash=front.supernet_hash
+            )
         exported = export_subnet(
             opened.evaluator(precision=targets[0].precision),
             front,
@@ -101,6 +106,7 @@ def export_command(
             force=force,
             seed=seed,
             progress=progress,
+            notice=warn,
         )
     present_export.exported(exported, directory, as_json=as_json)
     if not exported.inside_budget:
@@ -188,39 +194,60 @@ def verify_command(
     *,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="Images to count accuracies on.  [default: those of the run that DIR is in]"),
+        typer.Option("--data", help="Images to count accuracies on.  [default: those of the run, if DIR is in it]"),
     ] = None,
     test: Annotated[bool, typer.Option("--test", help="Count on the test split, too, which is a read of it.")] = False,
+    run: RunOption = defaults.RUN,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Check an exported network: files, answers, accuracy, and latency on this machine."""
     from nas import present_export
-    from nas.data import load_data
     from nas.export.record import read_export
     from nas.export.verify import verify_export
     from nas.ledger import accuracy_evaluator
-    from nas.run import SPLIT_SEED, Run
+    from nas.run import Run
 
     record = read_export(folder)
-    run = Run.holding(folder, record.space_hash)
-    spec = data or (run.settings.data if run else record.data.name if ":" not in record.data.name else None)
-    images = None
-    if spec is not None:
-        with progress_bar("reading images", quiet=as_json) as progress:
-            images = load_data(spec, resolution=record.data.resolution, seed=SPLIT_SEED, progress=progress)
-    elif test:
-        raise InputError(f"--test needs images: name them with --data (they were {record.data.name})")
+    # What lies around a folder from elsewhere is not trusted: only the run that is named, or the default one.
+    holding = Run.holding(run, folder, record.space_hash)
+    images, obstacle = _images(holding, record, data, quiet=as_json)
+    if images is None and (test or data):
+        raise InputError(f"{obstacle}; --test and --data need images")
+    ours = holding is not None and images is not None and data is None
+    same = ours and images is not None and images.content_hash == record.data.content_hash
 
     def count(precision: Precision, accuracy: float) -> None:
-        if run is None:
-            warn("this read of the test split is counted nowhere: the folder is in no run")
+        if holding is None or not same:
+            warn("this read of the test split is counted nowhere: the folder is not in the run, or of other images")
             return
         name = accuracy_evaluator(record.weights_hash, "test", precision)
-        run.ledger.record(name, record.space_hash, record.candidate.genes, accuracy, {"read_by": "verify"})
+        holding.ledger.record(name, record.space_hash, record.candidate.genes, accuracy, {"read_by": "verify"})
 
     with progress_bar("verifying", quiet=as_json) as progress:
         found = verify_export(folder, record, data=images, test=test, count=count, seed=seed, progress=progress)
+    if obstacle:
+        warn(f"accuracies were not counted: {obstacle}")
     present_export.verified(found, record, as_json=as_json)
     if found.failed:
         raise CheckError(f"{folder}: {len(found.failed)} of {len(found.checks)} checks failed")
+
+
+def _images(
+    holding: Run | None, record: ExportedModel, data: str | None, *, quiet: bool
+) -> tuple[ImageData | None, str]:
+    """Return the images to count on, or None and why there are none."""
+    from nas.data import load_data
+    from nas.run import SPLIT_SEED
+
+    if data is None and holding is None:
+        return None, f"the folder is not in the run, and no --data is given (they were {record.data.name})"
+    with progress_bar("reading images", quiet=quiet) as progress:
+        if data is not None:
+            resolution = record.data.resolution
+            return load_data(data, resolution=resolution, seed=SPLIT_SEED, progress=progress), ""
+        assert holding is not None
+        try:
+            return holding.load_data(progress), ""
+        except (InputError, MachineError) as error:
+            return None, str(error)

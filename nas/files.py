@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,15 +88,14 @@ def write_folder(folder: Path, contents: Mapping[str, bytes | str], *, last: str
     Raises:
         MachineError: the files could not be stored.
     """
-    staging = folder.with_name(f".{folder.name}.tmp")
-    make_folder(folder.parent)
-    with _disk_errors("write", folder):
-        shutil.rmtree(staging, ignore_errors=True)  # of a writer that was killed
-        staging.mkdir()
+    staging = _staging(folder)
     try:
         for name, data in contents.items():
             write_atomic(staging / name, data)
         make_folder(folder)
+        for name in {*contents, *stale}:
+            if (folder / name).is_dir():
+                raise MachineError(f"cannot write {folder / name}: a folder is in its place")
         with _disk_errors("write", folder):
             (folder / last).unlink(missing_ok=True)
             for name in stale:
@@ -105,6 +105,31 @@ def write_folder(folder: Path, contents: Mapping[str, bytes | str], *, last: str
             _sync_folder(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise `MachineError` if `write_folder` could not write a folder."""
+    staging = _staging(folder)
+    try:
+        write_atomic(staging / "probe", b"")
+        if folder.exists():
+            tempfile.TemporaryDirectory(dir=folder).cleanup()
+    except MachineError:
+        raise
+    except OSError as error:
+        raise MachineError(f"cannot write {folder}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _staging(folder: Path) -> Path:
+    """Make an empty folder beside another one, in which its files are written first."""
+    staging = folder.with_name(f".{folder.name}.tmp")
+    make_folder(folder.parent)
+    with _disk_errors("write", folder):
+        shutil.rmtree(staging, ignore_errors=True)  # of a writer that was killed
+        staging.mkdir()
+    return staging
 
 
 def make_folder(path: Path) -> None:

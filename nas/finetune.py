@@ -43,6 +43,7 @@ LEARNING_RATE_SHARE = 0.1
 """Of the supernet's peak learning rate."""
 
 Norms = Literal["frozen", "batch"]
+_OBSERVED_AT_A_TIME = 32
 NORMS: tuple[Norms, ...] = ("frozen", "batch")
 
 
@@ -164,7 +165,7 @@ def finetune_subnet(
         candidate: the subnet.
         settings: how to train.
         directory: where to write; made if missing.
-        force: replace what is there of other settings or weights.
+        force: replace what is there, finished or not.
         accelerator: what to train on.
         progress: called after each step.
         notice: told of a damaged checkpoint, and of networks that do not learn.
@@ -177,7 +178,7 @@ def finetune_subnet(
     checkpoint = directory / _CHECKPOINT_FILE
     done = find_finetuned(directory)
     if done is not None and not force:
-        _require_same(done, evaluator, settings, directory)
+        _require_same(done, evaluator, candidate, settings, directory)
         if sha256_file(directory / _WEIGHTS_FILE) == done.weights_sha256:
             return done
     space, data = evaluator.space, evaluator.data
@@ -187,8 +188,10 @@ def finetune_subnet(
     network = evaluator.calibrated(spec)
     before = _accuracy(network, evaluator, settings.precision)
     teacher = evaluator.calibrated(largest).to(target) if settings.distillation else None
-    batches = torch.split(torch.from_numpy(evaluator.calibration_images), 128)
+    batches = torch.split(torch.from_numpy(evaluator.calibration_images), _OBSERVED_AT_A_TIME)
     make_folder(directory)
+    if force:
+        remove_checkpoints(checkpoint)
     with _mode(network, batches, settings):
         fitted = fit(
             channels_last(network).to(target),
@@ -245,18 +248,26 @@ def find_finetuned(directory: Path) -> FinetuneRecord | None:
     return read_document(path, FinetuneRecord) if path.exists() else None
 
 
-def load_finetuned(directory: Path, spec: NetworkSpec, *, supernet_hash: str) -> TunedNetwork:
+def load_finetuned(directory: Path, spec: NetworkSpec, *, genes: tuple[int, ...], supernet_hash: str) -> TunedNetwork:
     """Read fine-tuned weights of a network.
 
+    Args:
+        directory: where `finetune_subnet` wrote them.
+        spec: of the network.
+        genes: of the network.
+        supernet_hash: of the weights that they must have started from.
+
     Raises:
-        InputError: there are none, they started from another supernet, or they are damaged.
+        InputError: there are none, they are of another network or supernet, or they are damaged.
     """
     record = find_finetuned(directory)
     again = f"run `nas finetune --pick {directory.name} --force`"
     if record is None:
         raise InputError(f"{directory} holds no fine-tuned network; run `nas finetune --pick {directory.name}` first")
-    if record.supernet_hash != supernet_hash:
-        raise InputError(f"{directory} was fine-tuned from supernet {record.supernet_hash}; {again}")
+    if (record.supernet_hash, record.genes) != (supernet_hash, genes):
+        raise InputError(
+            f"{directory} is network {record.id}, fine-tuned from supernet {record.supernet_hash}; {again}"
+        )
     path = directory / _WEIGHTS_FILE
     if sha256_file(path) != record.weights_sha256:
         raise InputError(f"{path} is damaged (its hash is not the recorded one); {again}")
@@ -301,11 +312,14 @@ def _accuracy(network: Network, evaluator: SubnetEvaluator, precision: Precision
 
 
 def _require_same(
-    done: FinetuneRecord, evaluator: SubnetEvaluator, settings: FinetuneSettings, directory: Path
+    done: FinetuneRecord,
+    evaluator: SubnetEvaluator,
+    candidate: Candidate,
+    settings: FinetuneSettings,
+    directory: Path,
 ) -> None:
-    known = (done.settings, done.supernet_hash, done.data_hash)
-    if known != (settings, evaluator.supernet_hash, evaluator.data.content_hash):
+    known = (done.settings, done.genes, done.supernet_hash, done.data_hash)
+    if known != (settings, candidate.genes, evaluator.supernet_hash, evaluator.data.content_hash):
         raise InputError(
-            f"{directory} holds the network fine-tuned with other settings, or from another supernet; add --force to "
-            "replace it"
+            f"{directory} holds a network fine-tuned with other settings, or another one; add --force to replace it"
         )

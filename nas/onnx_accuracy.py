@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ def onnx_logits(session: Any, images: Images) -> npt.NDArray[np.float32]:
         CheckError: one is not finite.
     """
     given = session.get_inputs()[0]
-    batches = [session.run(None, {given.name: batch})[0] for batch in _batches(given.shape, images)]
+    batches = [session.run(None, {given.name: batch})[0] for batch in _batches(session, images)]
     logits: npt.NDArray[np.float32] = np.concatenate(batches)[: len(images)]
     _require_finite(logits)
     return logits
@@ -68,7 +67,7 @@ def activation_ranges(model: onnx.ModelProto, images: Images) -> Ranges:
     session = open_session(probe.SerializeToString())
     given, names = session.get_inputs()[0], [value.name for value in session.get_outputs()]
     ranges: dict[str, tuple[float, float]] = {}
-    for batch in _batches(given.shape, images):
+    for batch in _batches(session, images):
         values = zip((given.name, *names), (batch, *session.run(names, {given.name: batch})), strict=True)
         for name, value in values:
             _require_finite(value)
@@ -82,10 +81,16 @@ def _require_finite(values: npt.NDArray[np.float32]) -> None:
         raise CheckError("a subnet's values are not finite: the supernet's training has diverged; train it again")
 
 
-def _batches(shape: Sequence[int | str], images: Images) -> list[Images]:
+def images_at_a_time(session: Any) -> int:
+    """Return how many images a model takes at a time; of one that takes any number, what suits it."""
+    size = session.get_inputs()[0].shape[0]
+    return size if isinstance(size, int) else _ANY_NUMBER
+
+
+def _batches(session: Any, images: Images) -> list[Images]:
     """Return images scaled to the side of a model's input, as many at a time as it takes, the last ones repeated."""
-    size = shape[0] if isinstance(shape[0], int) else _ANY_NUMBER
-    scaled_images = scaled(torch.from_numpy(images), int(shape[-1])).numpy()
+    size = images_at_a_time(session)
+    scaled_images = scaled(torch.from_numpy(images), session.get_inputs()[0].shape[-1]).numpy()
     missing = -len(images) % size
     padded = np.concatenate([scaled_images, np.repeat(scaled_images[-1:], missing, axis=0)])
     return list(padded.reshape(-1, size, *padded.shape[1:]))

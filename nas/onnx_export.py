@@ -75,7 +75,7 @@ def _export(
     # torch takes sizes of 0 and 1 for constants.
     examples = tuple(torch.zeros(batch or 2, *shape) for shape in shapes)
     any_number = None if batch else tuple({0: torch.export.Dim("batch", min=1)} for _ in shapes)
-    with _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             module,
             examples,
@@ -94,9 +94,9 @@ def _export(
 
 
 @contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's warnings about its own internals."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+def quiet_exporter() -> Iterator[None]:
+    """Silence the warnings of exporters about their own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from nas import defaults
 from nas.data import ImageData, describe_data, load_data, resolved
 from nas.devices import Device, Fingerprint, KitDevice, Precision, parse_device
+from nas.export.record import read_export
 from nas.files import exclusive_lock, make_folder, read_document, write_atomic
 from nas.front import Front, Fronts
 from nas.ledger import Genes, accuracy_evaluator
@@ -112,11 +113,12 @@ class Run:
         return cls.open(path)
 
     @classmethod
-    def holding(cls, export: Path, space_hash: str) -> Run | None:
-        """Return the run of a space that the folder of an exported network is in, or None if it is in none."""
-        path = export.resolve().parent.parent
-        run = cls.open(path) if cls._exists(path) else None
-        return run if run is not None and run.space.hash == space_hash else None
+    def holding(cls, path: Path, folder: Path, space_hash: str) -> Run | None:
+        """Return the run in a directory if a folder is in it, and the run is of a space; else None."""
+        if not folder.resolve().is_relative_to(path.resolve()) or not cls._exists(path):
+            return None
+        run = cls.open(path)
+        return run if run.space.hash == space_hash else None
 
     @staticmethod
     def _exists(path: Path) -> bool:
@@ -293,11 +295,11 @@ class Run:
         return models
 
     def exported_model(self, name: str) -> Path:
-        """Return the ONNX file of one export, the first of several; raises `InputError` naming those there are."""
-        models = {path.parent.name: path for path in reversed(self.exported_models())}
+        """Return the ONNX file of one export, that of its device; raises `InputError` naming those there are."""
+        models = {path.parent.name: path.parent for path in self.exported_models()}
         if name not in models:
             raise unknown_name("exported network", name, models)
-        return models[name]
+        return models[name] / read_export(models[name]).main.file
 
     def export_dir(self, architecture_id: str, device: Device, *, finetuned: bool = False) -> Path:
         """Return the folder of one exported network, in the precision and the batches of a device.
@@ -305,10 +307,7 @@ class Run:
         Raises:
             InputError: a link leads out of the run.
         """
-        parts: list[str] = [device.precision] if device.precision != "fp32" else []
-        parts += [f"batch{device.batch}"] if device.batch != 1 else []
-        parts += ["finetuned"] if finetuned else []
-        return self._own("exports", "-".join([architecture_id, *parts]))
+        return self._own("exports", export_name(architecture_id, device, finetuned=finetuned))
 
     def tuned_dir(self, architecture_id: str) -> Path:
         """Return the folder of a network that is trained further; raises `InputError` as `export_dir`."""
@@ -320,6 +319,13 @@ class Run:
         if not path.resolve().is_relative_to(self.path.resolve()):
             raise InputError(f"{path} leads out of the run, to {path.resolve()}; remove the link")
         return path
+
+
+def export_name(architecture_id: str, device: Device, *, finetuned: bool = False) -> str:
+    """Return what the folder of one exported network is called, in the precision and the batches of a device."""
+    parts: list[str] = [device.precision] if device.precision != "fp32" else []
+    parts += [f"batch{device.batch}"] if device.batch != 1 else []
+    return "-".join([architecture_id, *parts, *(["finetuned"] if finetuned else [])])
 
 
 def is_here(device: Device) -> bool:

@@ -12,7 +12,7 @@ from nas.budget import Statistic
 from nas.devices import PRECISIONS, parse_device
 from nas.files import read_document
 from nas.front import Front
-from nas.run import Run, device_option, run_option
+from nas.run import Run, device_option, export_name, run_option
 from nas.training_log import LOG_FILE, steps_logged
 from nas.training_record import TrainingRecord, find_record
 from predictors.latency import LatencyPredictor, LatencyTable
@@ -97,7 +97,7 @@ def run_status(run: Run) -> RunStatus:
         command = "nas search --budget-ms 50%" + device_option(
             defaults.DEVICE if defaults.DEVICE in devices else devices[0]
         )
-    elif run.export_dir(fronts[0].best, parse_device(fronts[0].device.partition(" + ")[0])).name in exports:
+    elif export_name(fronts[0].best, parse_device(fronts[0].device.partition(" + ")[0])) in exports:
         command = "nas bench" + device_option(fronts[0].device.partition(" ")[0])
     else:
         command = "nas export" + (f" --device {quote(fronts[0].device)}" if len(fronts) > 1 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,7 +170,7 @@ _RANGES: tuple[tuple[Callable[[float], bool], str, tuple[str, ...]], ...] = (
         ("random_subnets", "warmup_steps", "head_warmup_steps", "weight_decay", "seed"),
     ),
     (lambda value: value < 2**63, "below 2 to the 63rd", ("seed", "steps", "batch_size", "random_subnets")),
-    (lambda value: value > 0, "above 0", ("peak_learning_rate", "gradient_norm")),
+    (lambda value: 0 < value < math.inf, "above 0 and finite", ("peak_learning_rate", "gradient_norm")),
     (
         lambda value: 0 <= value <= 1,
         "from 0 to 1",

@@ -49,8 +49,8 @@ def probes(record):
     drawn = hashlib.shake_256(b"paretonas probes").digest(4 * (cells + 1) ** 2 * channels)
     grid = np.frombuffer(drawn, dtype=np.uint8).reshape(4, cells + 1, cells + 1, channels).astype(int)
     pixels = np.zeros((4, height, width, channels), dtype=np.uint8)
-    low, high = (np.clip(np.rint(255 * (np.array(steps["mean"]) + sign * 1.7 * np.array(steps["std"]))), 0, 255).astype(int)
-                 for sign in (-1, 1))
+    mean, std = np.array(steps["mean"]), np.array(steps["std"])
+    low, high = (np.clip(np.rint(255 * (mean + sign * 1.7 * std)), 0, 255).astype(int) for sign in (-1, 1))
     for y in range(height):
         i, v = divmod(y * cells, height)
         for x in range(width):

@@ -102,7 +102,7 @@ def _spec(space: NetworkSpace, network: Candidate) -> NetworkSpec:
 def tuned(
     study: Study, name: str, seed: int, run: Run, evaluator: SubnetEvaluator, network: Candidate, **changes: Any
 ) -> Rows:
-    """Train a network further; return a row of figures. Reads the test split once."""
+    """Train a network further; return a row of figures. Reads the test split twice."""
     settings = finetune_settings(run.require_supernet().trained, **changes)
     key = "-".join([name, str(seed), network.id, *(str(each) for each in changes.values())])
 
@@ -110,7 +110,7 @@ def tuned(
         folder = study.work / "tuned" / key
         record = finetune_subnet(evaluator, network, settings, directory=folder)
         spec = _spec(run.space, network)
-        found = load_finetuned(folder, spec, supernet_hash=evaluator.supernet_hash).network
+        found = load_finetuned(folder, spec, genes=network.genes, supernet_hash=evaluator.supernet_hash).network
         return [
             {
                 **_about(name, seed, network),
@@ -232,7 +232,9 @@ def int8(study: Study) -> None:
                     steps = study.config[name]["steps"]
                     tuned(study, name, seed, run, evaluator, network, steps=steps, precision=precision)
                     folder = study.work / "tuned" / "-".join([name, str(seed), network.id, str(steps), precision])
-                    found = load_finetuned(folder, _spec(run.space, network), supernet_hash=evaluator.supernet_hash)
+                    found = load_finetuned(
+                        folder, _spec(run.space, network), genes=network.genes, supernet_hash=evaluator.supernet_hash
+                    )
                     rows += study.once(
                         f"{name}-{seed}-{network.id}-quantised-{precision}",
                         functools.partial(

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from nas.devices import parse_device
+from nas.export.onnx_file import parsed
 from nas.export.record import FORMATS, ExportedFile, ExportedModel
 from nas.lut import STATISTIC
 from nas.onnx_format import exporter_name
@@ -40,15 +42,15 @@ def metadata(record: ExportedModel, file: ExportedFile, space: NetworkSpace) -> 
             "test_standard_error": file.test_standard_error,
         },
         "latency_ms": {
-            "predicted": record.candidate.predicted_latency_ms,
+            "predicted": record.candidate.predicted_latency_ms if file.format == record.main.format else None,
             "measured": file.latency_ms,
-            "budget": record.budget_ms,
+            "budget": record.budget_ms if file.format == record.main.format else None,
             "statistic": statistic(record),
-            "batch": record.batch or 1,
+            "batch": parse_device(record.device).batch,
         },
         "device": {"name": record.device, "fingerprint_hash": record.fingerprint and record.fingerprint.hash},
         "cost": {"params": record.candidate.params, "macs": record.candidate.macs},
-        "preprocessing": record.preprocessing,
+        "preprocessing": record.preprocessing if FORMATS[file.format].is_onnx else record.preprocessing.in_floats,
         "class_names": list(record.class_names),
         "versions": {**versions(), "opset": record.opset},
         "created": record.created,
@@ -230,4 +232,4 @@ def _runs(text: str) -> list[str]:
 
 def about_network(metadata_of: Mapping[str, str]) -> dict[str, object]:
     """Return metadata as values, for a description in JSON."""
-    return {key: json.loads(value) if value.startswith(("{", "[")) else value for key, value in metadata_of.items()}
+    return {key: parsed(value) for key, value in metadata_of.items()}

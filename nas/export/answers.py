@@ -14,7 +14,7 @@ from torch import Tensor
 from nas.data import ImageData
 from nas.evaluate import BATCH_SIZE
 from nas.export.record import PARITY_LIMIT, Preprocessing
-from nas.onnx_accuracy import Images, onnx_logits
+from nas.onnx_accuracy import Images, images_at_a_time, onnx_logits
 from nas.onnx_format import INPUT
 from nas.supernet import scaled
 from search_spaces.errors import CheckError
@@ -37,9 +37,13 @@ class Labelled:
     labels: npt.NDArray[np.int64]
     logits: Logits
 
+    def right(self, logits: Logits) -> int:
+        """Return how many images logits have right."""
+        return int(np.sum(logits.argmax(axis=1) == self.labels))
+
     def accuracy(self, logits: Logits) -> float:
         """Return the share of the images that logits have right."""
-        return float(np.mean(logits.argmax(axis=1) == self.labels))
+        return self.right(logits) / len(self.labels)
 
     def agreement(self, logits: Logits) -> float:
         """Return the share of images, of the first ones, to which logits give the class that the network gives."""
@@ -59,12 +63,17 @@ def torch_logits(network: Callable[[Tensor], Tensor], images: Images) -> Logits:
 
 
 def pixel_logits(session: Any, pixels: npt.NDArray[np.uint8]) -> Logits:
-    """Return the logits of an ONNX model that takes ``uint8[n, height, width, channels]``."""
-    size = session.get_inputs()[0].shape[0]
-    step = size if isinstance(size, int) else len(pixels)
+    """Return the logits of an ONNX model that takes ``uint8[n, height, width, channels]``, of its size.
+
+    Raises:
+        CheckError: one is not finite.
+    """
+    step = images_at_a_time(session)
     padded = np.concatenate([pixels, np.repeat(pixels[-1:], -len(pixels) % step, axis=0)])
     parts = [session.run(None, {INPUT: padded[at : at + step]})[0] for at in range(0, len(padded), step)]
     logits: Logits = np.concatenate(parts)[: len(pixels)]
+    if not np.isfinite(logits).all():
+        raise CheckError("logits are not finite")
     return logits
 
 
@@ -77,7 +86,9 @@ def data_logits(session: Any, pixels: npt.NDArray[np.uint8], data: ImageData, st
     """Return the logits of an exported ONNX file to ``uint8[n, height, width, channels]`` of a data set."""
     if not steps.in_graph:
         return onnx_logits(session, _as(steps, data).normalise(pixels))
-    return pixel_logits(session, at_side(pixels, steps.size[0]))
+    # Scaled in parts: in floats they are four times as large.
+    parts = np.array_split(pixels, -(-len(pixels) // BATCH_SIZE))
+    return np.concatenate([pixel_logits(session, at_side(part, steps.size[0])) for part in parts])
 
 
 def _as(steps: Preprocessing, data: ImageData) -> ImageData:
@@ -99,7 +110,7 @@ def distance(first: Logits, second: Logits) -> float:
 
 def require_parity(apart: float, of: str) -> float:
     """Return a difference of logits that is small enough; raise `CheckError` for others, NaN included."""
-    if not apart <= PARITY_LIMIT:
+    if not apart <= PARITY_LIMIT:  # NaN is not
         raise CheckError(
             f"the network was not exported: logits of the {of} and of the network differ by {apart:.1e}, allowed is "
             f"{PARITY_LIMIT:.0e}"

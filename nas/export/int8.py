@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import onnx
 
 from nas.export.answers import Labelled, Logits
 from nas.onnx_accuracy import Images, activation_ranges, onnx_logits
-from nas.progress import Progress, no_progress
+from nas.progress import Notice, ignore
 from nas.quantization import Ranges, quantizable, quantized
 from nas.runtime import open_session
 from search_spaces.errors import CheckError
@@ -43,7 +44,7 @@ def quantise(
     validation: Labelled,
     *,
     most_lost: float = MOST_LOST,
-    progress: Progress = no_progress,
+    notice: Notice = ignore,
 ) -> Quantised:
     """Quantise a model: all of it if that costs no more accuracy than it may, or else all but the worst layers.
 
@@ -55,36 +56,41 @@ def quantise(
         calibration: training images, which tell the ranges of activations and the damage.
         validation: what accuracy is counted on.
         most_lost: share of the images that may be lost.
-        progress: told of operators whose damage is known.
+        notice: told when operators are quantised one by one, which takes a while, and which ones stay in floats.
 
     Raises:
         CheckError: the accuracy cannot be kept, or the file answers otherwise than the network too often.
     """
     ranges = activation_ranges(model, calibration)
     found = _with(model, ranges, validation, [])
-    allowed = validation.accuracy(validation.logits) - most_lost
-    if validation.accuracy(found.logits) < allowed:
-        worst = _by_damage(model, ranges, calibration[:_PROBED_IMAGES], progress)
-        tried, best = 1, found
-        while validation.accuracy(found.logits) < allowed and tried <= max(1, len(worst) // 2):
+    if not _kept(found, validation, most_lost):
+        notice("in 8 bits the network loses more than it may; looking for the operators that do the damage")
+        worst, tried, best = _by_damage(model, ranges, calibration[:_PROBED_IMAGES]), 1, found
+        while not _kept(best, validation, most_lost) and tried <= max(1, len(worst) // 2):
             found = _with(model, ranges, validation, worst[:tried])
-            best = max(best, found, key=lambda each: validation.accuracy(each.logits))
+            best = max(best, found, key=lambda each: validation.right(each.logits))
             tried *= 2
-        if validation.accuracy(found.logits) < allowed:
-            found = best
+        found = best
+        notice(f"these stay in floats: {', '.join(found.in_floats) or 'none'}")
     _require_kept(found, validation, most_lost)
     return found
 
 
+def _kept(found: Quantised, validation: Labelled, most_lost: float) -> bool:
+    """Return whether no more images are lost than may be; counted, since shares are not exact."""
+    lost = validation.right(validation.logits) - validation.right(found.logits)
+    return lost <= math.floor(most_lost * len(validation.labels) + 1e-9)
+
+
 def _require_kept(found: Quantised, validation: Labelled, most_lost: float) -> None:
     lost = validation.accuracy(validation.logits) - validation.accuracy(found.logits)
-    if lost > most_lost:
+    if not _kept(found, validation, most_lost):
         raise CheckError(
             f"the network was not exported: in 8 bits it has {100 * lost:.1f} points fewer of the search-validation "
             f"images right, allowed are {100 * most_lost:.1f}, even with the worst layers in floats; train it for that "
             "with `nas finetune --precision int8` and export it with --finetuned, or allow more with --most-lost"
         )
-    if (agreement := validation.agreement(found.logits)) < LEAST_AGREEMENT:
+    if not (agreement := validation.agreement(found.logits)) >= LEAST_AGREEMENT:
         raise CheckError(
             f"the network was not exported: in 8 bits it gives {100 * agreement:.1f} % of the search-validation images "
             f"the class that it gives them in floats; {100 * LEAST_AGREEMENT:.0f} % is the least"
@@ -97,16 +103,14 @@ def _with(model: onnx.ModelProto, ranges: Ranges, validation: Labelled, in_float
     return Quantised(made, tuple(_label(node) for node in in_floats), logits)
 
 
-def _by_damage(model: onnx.ModelProto, ranges: Ranges, images: Images, progress: Progress) -> list[onnx.NodeProto]:
+def _by_damage(model: onnx.ModelProto, ranges: Ranges, images: Images) -> list[onnx.NodeProto]:
     """Return operators, those first whose quantisation changes the logits the most."""
     nodes = quantizable(model)
     exact = onnx_logits(open_session(model.SerializeToString()), images)
     damage: list[float] = []
-    for done, node in enumerate(nodes):
-        progress(done, len(nodes))
+    for node in nodes:
         alone = open_session(quantized(model, ranges, only=[node.name]).SerializeToString())
         damage.append(float(np.mean(np.square(onnx_logits(alone, images) - exact))))
-    progress(len(nodes), len(nodes))
     return [nodes[position] for position in np.argsort(damage, kind="stable")[::-1]]
 
 

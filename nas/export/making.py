@@ -17,7 +17,7 @@ from nas.export.int8 import quantise
 from nas.export.record import Format, Preprocessing
 from nas.onnx_accuracy import Images, onnx_logits
 from nas.onnx_export import export_network
-from nas.progress import Progress, no_progress
+from nas.progress import Notice, ignore
 from nas.runtime import open_session
 from nas.supernet import Network, scaled
 
@@ -78,15 +78,13 @@ def require_same_as_supernet(subject: Subject, supernet: Callable[[Tensor], Tens
     require_parity(subject.validation.distance(logits), "supernet")
 
 
-def make_files(
-    subject: Subject, formats: tuple[Format, ...], *, progress: Progress = no_progress
-) -> dict[Format, Made]:
+def make_files(subject: Subject, formats: tuple[Format, ...], *, notice: Notice = ignore) -> dict[Format, Made]:
     """Return a file of each format.
 
     Args:
         subject: the network.
         formats: keys of `FORMATS`.
-        progress: told of operators that are quantised one by one, where that is necessary.
+        notice: told of operators that stay in floats.
 
     Raises:
         CheckError: logits of a file in floats differ by more than 1e-4 from the network's, an ONNX file does not pass
@@ -96,7 +94,7 @@ def make_files(
     plain = _in_floats(subject, in_floats)
     makers: Mapping[Format, Callable[[], Made]] = {
         "onnx": lambda: plain,
-        "onnx-int8": lambda: _in_integers(subject, in_floats, progress),
+        "onnx-int8": lambda: _in_integers(subject, in_floats, notice),
         "pt2": lambda: _program(subject, plain),
         "safetensors": lambda: _weights(subject, plain),
     }
@@ -117,8 +115,8 @@ def _in_floats(subject: Subject, model: onnx.ModelProto) -> Made:
     )
 
 
-def _in_integers(subject: Subject, in_floats: onnx.ModelProto, progress: Progress) -> Made:
-    found = quantise(in_floats, subject.calibration, subject.validation, most_lost=subject.most_lost, progress=progress)
+def _in_integers(subject: Subject, in_floats: onnx.ModelProto, notice: Notice) -> Made:
+    found = quantise(in_floats, subject.calibration, subject.validation, most_lost=subject.most_lost, notice=notice)
     onnx_file.check(found.model)
     session = open_session(found.model.SerializeToString())
     return Made(
@@ -140,8 +138,13 @@ def _program(subject: Subject, plain: Made) -> Made:
 
 def _weights(subject: Subject, plain: Made) -> Made:
     content, described = torch_file.weights(subject.network, {}), torch_file.config(subject.network, {})
-    again = torch_file.rebuilt(described, content, source="safetensors")
-    return _of_torch(subject, plain, content, again, "safetensors file")
+    return _of_torch(subject, plain, content, rebuilt(subject, described, content), "safetensors file")
+
+
+def rebuilt(subject: Subject, described: str, content: bytes) -> Network:
+    """Return the network of a description and of weights, which must be like the one that is exported."""
+    shape, classes = subject.network.spec.input_shape, len(subject.data.class_names)
+    return torch_file.rebuilt(described, content, shape=shape, classes=classes, source="config.json")
 
 
 def _of_torch(subject: Subject, plain: Made, content: bytes, loaded: Callable[[Tensor], Tensor], name: str) -> Made:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -28,6 +28,7 @@ PARITY_LIMIT = 1e-4
 PROBES = 4
 """Made-up images whose answers the record keeps."""
 _CELLS, _SPREAD = 6, 1.7
+_LARGEST = 4096  # pixels of a side
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,11 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def in_floats(self) -> Preprocessing:
+        """The same for a network that takes normalised floats."""
+        return replace(self, layout="NCHW", dtype="float32", in_graph=False)
+
     def normalised(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return ``uint8[n, height, width, channels]`` as ``float32[n, channels, height, width]``."""
         mean, std = (np.array(each, dtype=np.float32) for each in (self.mean, self.std))
@@ -224,6 +230,7 @@ class ExportedModel:
             the device is another machine.
         others: the same on the other devices of the front; those of other machines are left out.
         inside_budget: whether all that was measured is within the budgets, those that there are.
+        config_sha256: of ``config.json``, where there is one.
         answers: logits to `Preprocessing.probes`, of the network and, in 8 bits, of the file; ``nas verify`` asks
             again.
     """
@@ -252,6 +259,7 @@ class ExportedModel:
     latency_ms: float | None
     others: tuple[DeviceBudgetKept, ...]
     inside_budget: bool
+    config_sha256: str | None
     answers: dict[Precision, _Answers]
     created: str
 
@@ -269,6 +277,8 @@ def read_export(directory: Path) -> ExportedModel:
         MachineError: it cannot be read.
     """
     path = directory / RECORD_FILE
+    if directory.is_file():
+        raise InputError(f"{directory} is a file; name the folder that `nas export` wrote")
     record = read_document(path, ExportedModel, next_step="run `nas export`, or name the folder that it wrote")
     for each in record.files:
         if each.file != FORMATS[each.format].file or each.precision != FORMATS[each.format].precision:
@@ -276,10 +286,12 @@ def read_export(directory: Path) -> ExportedModel:
         if not re.fullmatch(r"[0-9a-f]{64}", each.sha256):
             raise InputError(f"{path}: files: {each.sha256!r} is no SHA-256")
     steps = record.preprocessing
-    if not 1 <= len(steps.mean) == len(steps.std) <= 4 or not all(1 <= side <= 4096 for side in steps.size):
+    sound = 0 < steps.scale <= 1 and all(each > 0 for each in steps.std)
+    sides = (*steps.size, record.data.resolution)
+    if not (sound and 1 <= len(steps.mean) == len(steps.std) <= 4 and all(1 <= side <= _LARGEST for side in sides)):
         raise InputError(f"{path}: preprocessing is of no image")
     shapes = {(len(rows), *{len(row) for row in rows}) for rows in record.answers.values()}
     missing = {"fp32", *(each.precision for each in record.files)} - record.answers.keys()
-    if missing or shapes != {(PROBES, len(record.class_names))}:
+    if missing or not record.class_names or shapes != {(PROBES, len(record.class_names))}:
         raise InputError(f"{path}: answers are not {PROBES} rows of {len(record.class_names)} classes each")
     return record

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,8 +16,8 @@ from nas.evaluate import SubnetEvaluator
 from nas.export import about, onnx_file, torch_file
 from nas.export.answers import Labelled, Logits, distance, file_logits, require_parity, torch_logits
 from nas.export.int8 import MOST_LOST
-from nas.export.latency import measure_files
-from nas.export.making import Made, Subject, make_files, require_same_as_supernet
+from nas.export.latency import measure_models
+from nas.export.making import Made, Subject, make_files, rebuilt, require_same_as_supernet
 from nas.export.record import (
     CARD_FILE,
     CONFIG_FILE,
@@ -32,13 +31,13 @@ from nas.export.record import (
     Format,
     Preprocessing,
 )
-from nas.files import sha256_bytes, write_atomic, write_folder
+from nas.files import require_writable, sha256_bytes, write_folder
 from nas.finetune import TunedNetwork
 from nas.front import Candidate, Front
 from nas.ledger import accuracy_evaluator
-from nas.onnx_accuracy import onnx_accuracy, onnx_logits
+from nas.onnx_accuracy import Images, onnx_accuracy, onnx_logits
 from nas.onnx_format import OPSET
-from nas.progress import Progress, no_progress
+from nas.progress import Notice, Progress, ignore, no_progress
 from nas.run import is_here
 from nas.runtime import open_session
 from predictors.quality import standard_error
@@ -64,11 +63,19 @@ class ExportOptions:
     pixels: bool = False
     most_lost: float = MOST_LOST
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.most_lost <= 1:
+            raise InputError(f"most_lost must be from 0 to 1, got {self.most_lost}")
+
+
+_FILES = frozenset({*(entry.file for entry in FORMATS.values()), CONFIG_FILE, CARD_FILE, RECORD_FILE})
+"""All that an export may write."""
+
 
 def require_free(directory: Path, *, force: bool) -> None:
-    """Raise `InputError` if a folder holds an export already that is to be kept."""
-    if not force and (directory / RECORD_FILE).exists():
-        raise InputError(f"{directory} holds an export already, which is kept; add --force to write it anew")
+    """Raise `InputError` if a folder holds files of an export already, which are to be kept."""
+    if not force and (there := sorted(name for name in _FILES if (directory / name).exists())):
+        raise InputError(f"{directory} holds {', '.join(there)} already, kept; add --force to write the export anew")
 
 
 def export_subnet(
@@ -82,6 +89,7 @@ def export_subnet(
     force: bool = False,
     seed: int = 0,
     progress: Progress = no_progress,
+    notice: Notice = ignore,
 ) -> ExportedModel:
     """Write a candidate as files, with a record and a model card. This reads the test split.
 
@@ -95,6 +103,7 @@ def export_subnet(
         force: replace an export that is there.
         seed: of the measurement.
         progress: told of the stages.
+        notice: told of operators that stay in floats.
 
     Raises:
         InputError: the front was found with other weights, or there is an export already.
@@ -109,13 +118,14 @@ def export_subnet(
             "run `nas search` again"
         )
     require_free(directory, force=force)
+    require_writable(directory)  # before the test split is read for nothing
     job = _job(evaluator, front, candidate, options or ExportOptions(), tuned)
     progress(0, _STAGES)
     if tuned is None:
         supernet = evaluator.calibrated_supernet(job.spec)
         require_same_as_supernet(job.subject, lambda images: supernet(images, job.spec))
     progress(1, _STAGES)
-    made = make_files(job.subject, job.formats)
+    made = make_files(job.subject, job.formats, notice=notice)
     _require_as_searched(job, made)
     progress(2, _STAGES)
     measured = _measured(job, made, seed)
@@ -123,20 +133,8 @@ def export_subnet(
     files = _tested(job, made, measured)
     progress(4, _STAGES)
     record = _record(job, files, made, measured)
-    contents: dict[str, bytes | str] = {}
-    written = []
-    for file in files:
-        content = _content(job, file, made[file.format], record)
-        contents[file.file] = content
-        written.append(replace(file, sha256=sha256_bytes(content), size_bytes=len(content)))
-    record = replace(record, files=tuple(written))
-    if "safetensors" in job.formats:
-        said = about.metadata(record, record.main, evaluator.space)
-        contents[CONFIG_FILE] = torch_file.config(job.subject.network, about.about_network(said))
-    contents[CARD_FILE] = about.model_card(record, job.spec)
-    contents[RECORD_FILE] = pretty_json(record)
-    known = {entry.file for entry in FORMATS.values()} | {CONFIG_FILE}
-    write_folder(directory, contents, last=RECORD_FILE, stale=known - contents.keys())
+    record, contents = _described(job, record, made)
+    write_folder(directory, contents, last=RECORD_FILE, stale=_FILES - contents.keys())
     progress(_STAGES, _STAGES)
     return record
 
@@ -219,17 +217,12 @@ def _measured(job: _Job, made: Mapping[Format, Made], seed: int) -> _Measured:
     """Return how fast the ONNX files are on the front's devices that are here."""
     latency_ms: dict[tuple[str, Format], float] = {}
     fingerprint = None
-    with tempfile.TemporaryDirectory(prefix="nas-export-") as folder:
-        files: dict[Format, Path] = {}
-        for name, each in made.items():
-            if each.model is not None:
-                files[name] = Path(folder) / FORMATS[name].file
-                write_atomic(files[name], each.model.SerializeToString())
-        for device in filter(is_here, (parse_device(each.device) for each in job.front.devices)):
-            # The search chose by measurements, so these are not those that it chose by.
-            found, found_on = measure_files(files, device, job.front.budget_at, seed)
-            latency_ms |= {(device.name, name): ms for name, ms in found.items()}
-            fingerprint = found_on if device.name == job.front.device else fingerprint
+    models = {name: each.model for name, each in made.items() if each.model is not None}
+    for device in filter(is_here, (parse_device(each.device) for each in job.front.devices)):
+        # The search chose by measurements, so these are not those that it chose by.
+        found, found_on = measure_models(models, device, job.front.budget_at, seed)
+        latency_ms |= {(device.name, name): ms for name, ms in found.items()}
+        fingerprint = found_on if device.name == job.front.device else fingerprint
     return _Measured(latency_ms, fingerprint)
 
 
@@ -271,7 +264,7 @@ def _record(
     evaluator, front, data = job.evaluator, job.front, job.subject.data
     budgets = {each.device: each.budget_ms for each in front.devices}
     kept = {device: ms for (device, name), ms in measured.latency_ms.items() if name == job.formats[0]}
-    probes = job.subject.steps.normalised(job.subject.steps.probes())
+    probes = _probes(job)
     answers: dict[Precision, Logits] = {"fp32": torch_logits(job.subject.network, probes)}
     answers |= {each.precision: onnx_logits(each.session, probes) for each in made.values()}
     reads = (evaluator.ledger.count(accuracy_evaluator(job.weights_hash, "test", each)) for each in PRECISIONS)
@@ -308,9 +301,39 @@ def _record(
             if device != front.device
         ),
         inside_budget=all(ms <= (budgets[device] or math.inf) for device, ms in kept.items()),
+        config_sha256=None,
         answers={each: tuple(tuple(row) for row in logits.tolist()) for each, logits in answers.items()},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _described(
+    job: _Job, record: ExportedModel, made: Mapping[Format, Made]
+) -> tuple[ExportedModel, dict[str, bytes | str]]:
+    """Return the record with hashes and sizes, and the content of every file by its name."""
+    contents: dict[str, bytes | str] = {}
+    written = []
+    for file in record.files:
+        content = _content(job, file, made[file.format], record)
+        contents[file.file] = content
+        written.append(replace(file, sha256=sha256_bytes(content), size_bytes=len(content)))
+        if file.format == "safetensors":
+            said = about.metadata(record, file, job.evaluator.space)
+            described = torch_file.config(job.subject.network, about.about_network(said))
+            found = torch_logits(rebuilt(job.subject, described, content), _probes(job))
+            require_parity(distance(found, _answers(record, file)), "network that its description makes")
+            contents[CONFIG_FILE] = described
+            record = replace(record, config_sha256=sha256_bytes(described.encode()))
+    record = replace(record, files=tuple(written))
+    return record, {**contents, CARD_FILE: about.model_card(record, job.spec), RECORD_FILE: pretty_json(record)}
+
+
+def _probes(job: _Job) -> Images:
+    return job.subject.steps.normalised(job.subject.steps.probes())
+
+
+def _answers(record: ExportedModel, file: ExportedFile) -> Logits:
+    return np.array(record.answers[file.precision], dtype=np.float32)
 
 
 def _content(job: _Job, file: ExportedFile, made: Made, record: ExportedModel) -> bytes:
@@ -326,8 +349,7 @@ def _content(job: _Job, file: ExportedFile, made: Made, record: ExportedModel) -
     content: bytes = made.model.SerializeToString()
     # Once more, now the very bytes that are written.
     found = file_logits(open_session(content), job.subject.steps.probes(), job.subject.steps)
-    answers = np.array(record.answers[file.precision], dtype=np.float32)
-    require_parity(distance(found, answers), "ONNX file after it was described")
+    require_parity(distance(found, _answers(record, file)), "ONNX file after it was described")
     return content
 
 

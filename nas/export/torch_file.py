@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +14,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from nas.onnx_export import quiet_exporter
 from nas.supernet import Network
 from search_spaces.documents import pretty_json
 from search_spaces.errors import InputError, first_line
@@ -33,7 +31,7 @@ def program(network: Network) -> tuple[bytes, Callable[[Tensor], Tensor]]:
     network = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     # More than one image: torch takes sizes of 0 and 1 for constants.
     example = torch.zeros(2, *network.spec.input_shape)
-    with _quiet():
+    with quiet_exporter():
         exported = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
         for node in exported.graph.nodes:
             node.meta.pop("stack_trace", None)  # paths of this machine
@@ -57,8 +55,15 @@ def config(network: Network, about: dict[str, object]) -> str:
     return pretty_json({"format_version": CONFIG_FORMAT, **about, "network": described})
 
 
-def rebuilt(described: str, content: bytes, *, source: str) -> Network:
+def rebuilt(described: str, content: bytes, *, shape: tuple[int, int, int], classes: int, source: str) -> Network:
     """Return the network of a description and of weights, neither of which is trusted, in evaluation mode.
+
+    Args:
+        described: text of ``config.json``.
+        content: of the file of weights.
+        shape: channels, height and width of the images that the network takes.
+        classes: how many it tells apart.
+        source: of the description, for messages.
 
     Raises:
         InputError: they are not valid, or do not fit each other.
@@ -74,23 +79,11 @@ def rebuilt(described: str, content: bytes, *, source: str) -> Network:
     spec = read_network(network_text, source=source)
     if 4 * spec.params() > len(content):  # before memory is taken for it
         raise InputError(f"{source}: the network has {spec.params():,} parameters, more than the file of weights holds")
-    network = Network(spec)
+    if (spec.input_shape, spec.blocks[-1].block.out_channels) != (shape, classes):
+        raise InputError(f"{source}: the network is not for {classes} classes of images of {shape}")
     try:
+        network = Network(spec)
         network.load_state_dict(load_tensors(content))
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise InputError(f"{source}: the weights do not fit the network: {first_line(error)}") from None
     return network.eval()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence torch's warnings about its own internals."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    try:
-        logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -13,17 +13,20 @@ import onnx
 from nas.data import ImageData, SplitName
 from nas.devices import Precision, parse_device
 from nas.export import onnx_file
-from nas.export.latency import measure_files
-from nas.export.record import CONFIG_FILE, FORMATS, PARITY_LIMIT, ExportedFile, ExportedModel, Format
-from nas.files import read_text, sha256_file
+from nas.export.latency import measure_models
+from nas.export.record import CONFIG_FILE, FORMATS, PARITY_LIMIT, ExportedFile, ExportedModel
+from nas.files import read_text, sha256_bytes, sha256_file
 from nas.progress import Progress, no_progress
 from nas.run import is_here
 from nas.runtime import MeasureError, open_session
 from predictors.quality import standard_error
-from search_spaces.errors import CheckError, InputError, first_line
+from search_spaces.errors import CheckError, InputError, MachineError, first_line
 
 if TYPE_CHECKING:
     from nas.export.answers import Logits
+
+_RUNS = ("model", "answers")
+"""Checks without which a file cannot be measured."""
 
 TestRead = Callable[[Precision, float], None]
 """Called with the precision and the accuracy of a file on the test split, so that the read is counted."""
@@ -97,7 +100,7 @@ def verify_export(
         if whole.passed:
             sound = list(_of_file(directory, file, record, data, test=test, count=count))
             checks += sound
-            intact += [file] if all(each.passed is not False for each in sound if each.name == "model") else []
+            intact += [file] if all(each.passed is not False for each in sound if each.name in _RUNS) else []
     progress(len(record.files), len(record.files) + 1)
     checks += _latencies(directory, record, [each for each in intact if FORMATS[each.format].is_onnx], seed)
     progress(len(record.files) + 1, len(record.files) + 1)
@@ -142,8 +145,8 @@ def _of_file(
             yield Check(name="model", file=file.file, passed=False, found=str(error))
             return
         yield Check(name="model", file=file.file, passed=True, found="onnx.checker's full check, and its own metadata")
-        yield _answers(session, file, record)
-        if data is not None:
+        yield (answers := _answers(session, file, record))
+        if data is not None and answers.passed:
             yield from _accuracies(session, file, record, data, test=test, count=count)
 
 
@@ -199,9 +202,12 @@ def _weights(path: Path, file: ExportedFile, record: ExportedModel) -> Check:
     from nas.export.torch_file import rebuilt
 
     try:
-        described = read_text(path.with_name(CONFIG_FILE))
-        network = rebuilt(described, path.read_bytes(), source=str(path.with_name(CONFIG_FILE)))
-        found = torch_logits(network, record.preprocessing.normalised(record.preprocessing.probes()))
+        described, steps = read_text(path.with_name(CONFIG_FILE)), record.preprocessing
+        if sha256_bytes(described.encode()) != record.config_sha256:
+            raise InputError(f"{CONFIG_FILE} is not what was exported: its SHA-256 is another")
+        shape, classes = (len(steps.mean), *steps.size), len(record.class_names)
+        network = rebuilt(described, path.read_bytes(), shape=shape, classes=classes, source=CONFIG_FILE)
+        found = torch_logits(network, steps.normalised(steps.probes()))
     except (InputError, RuntimeError) as error:
         return Check(name="answers", file=file.file, passed=False, found=first_line(error))
     return _as_recorded(file, record, found, distance)
@@ -242,14 +248,17 @@ def _accuracies(
 
 
 def _latencies(directory: Path, record: ExportedModel, files: list[ExportedFile], seed: int) -> Iterator[Check]:
-    device = parse_device(record.device)
     if not files:
         return
-    if not is_here(device) or device.obstacle:
-        yield Check(name="latency", file=files[0].file, passed=None, found=f"{device.name} is not here")
+    try:
+        device = parse_device(record.device)
+        if not is_here(device) or device.obstacle:
+            raise InputError(f"{device.name} is not here")
+        models = {each.format: onnx.load(directory / each.file, load_external_data=False) for each in files}
+        latency_ms, fingerprint = measure_models(models, device, record.budget_at, seed)
+    except (InputError, MachineError) as error:
+        yield Check(name="latency", file=files[0].file, passed=None, found=f"not measured: {first_line(error)}")
         return
-    paths: dict[Format, Path] = {each.format: directory / each.file for each in files}
-    latency_ms, fingerprint = measure_files(paths, device, record.budget_at, seed)
     same = record.fingerprint is not None and fingerprint.hash == record.fingerprint.hash
     for file in files:
         found_ms = latency_ms[file.format]

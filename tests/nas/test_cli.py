@@ -77,7 +77,7 @@ OPTIONS = {
         *("--pick", "--precision", "--norms", "--steps", "--learning-rate", "--distillation", "--force", "--device"),
         *("--run", "--accelerator", "--seed", "--json"),
     },
-    "verify": {"--data", "--test", "--seed", "--json"},
+    "verify": {"--data", "--test", "--run", "--seed", "--json"},
     "bench": {"--device", "--sustained", "--run", "--seed", "--json"},
     "baseline": {
         *("--preset", "--budget-ms", "--steps", "--seconds", "--device", "--run", "--accelerator", "--seed", "--json"),
@@ -129,7 +129,6 @@ def test_every_command_takes_json_and_where_it_has_a_run_and_draws_their_options
     assert all("--json" in options for options in OPTIONS.values())
     assert {name for name, options in OPTIONS.items() if "--run" not in options} == {
         "devices",
-        "verify",
         *(f"space {word}" for word in ("list", "show", "check", "count")),
     }
     without_seed = {name for name, options in OPTIONS.items() if "--run" in options and "--seed" not in options}

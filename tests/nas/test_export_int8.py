@@ -9,7 +9,7 @@ import torch
 from onnx import numpy_helper
 
 from nas.export.answers import Labelled, torch_logits
-from nas.export.int8 import quantise
+from nas.export.int8 import Quantised, _kept, quantise
 from nas.onnx_export import export_network
 from nas.quantization import quantizable, quantized
 from nas.supernet import Network, recalibrate
@@ -66,13 +66,11 @@ def test_operators_that_do_the_damage_stay_in_floats(subject: tuple[Network, Lab
     model, reader = spoiled(export_network(network))
     everything = quantised_accuracy(model, images)
     assert everything < 0.9, "the spoiled network quantises well: the test shows nothing"
-    told: list[tuple[int, int]] = []
-    found = quantise(
-        model, images.images, images, most_lost=0.05, progress=lambda done, total: told.append((done, total))
-    )
+    told: list[str] = []
+    found = quantise(model, images.images, images, most_lost=0.05, notice=told.append)
     assert images.accuracy(found.logits) >= 0.95
     assert 1 <= len(found.in_floats) <= len(quantizable(model)) // 2
-    assert told[-1] == (len(quantizable(model)),) * 2
+    assert told[-1] == f"these stay in floats: {', '.join(found.in_floats)}"
     (left,) = [node for node in found.model.graph.node if node.name == reader]
     assert not left.input[0].endswith("DequantizeLinear_Output"), "who reads the large channel reads it in 8 bits"
 
@@ -83,6 +81,21 @@ def quantised_accuracy(model: onnx.ModelProto, images: Labelled) -> float:
 
     made = quantized(model, activation_ranges(model, images.images))
     return images.accuracy(onnx_logits(open_session(made.SerializeToString()), images.images))
+
+
+@pytest.mark.parametrize("total", [200, 1000, 1436])
+def test_exactly_as_many_images_may_be_lost_as_is_said(subject: tuple[Network, Labelled], total: int) -> None:
+    images = np.zeros((total, 1, 1, 1), dtype=np.float32)
+    logits = np.eye(2, dtype=np.float32)[np.zeros(total, dtype=int)]
+    allowed = total // 100
+    for right in range(allowed + 1, total, 7):
+        labels = (np.arange(total) >= right).astype(np.int64)
+        validation = Labelled(images, labels, logits)
+        for lost, kept in ((allowed, True), (allowed + 1, False)):
+            worse = logits.copy()
+            worse[:lost] = [0.0, 1.0]
+            found = Quantised(onnx.ModelProto(), (), worse)
+            assert _kept(found, validation, 0.01) is kept, (right, lost)
 
 
 def test_what_cannot_be_kept_is_refused_with_both_figures(subject: tuple[Network, Labelled]) -> None:

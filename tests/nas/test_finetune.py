@@ -82,7 +82,9 @@ def test_a_network_learns_and_is_read_back_as_it_was_evaluated(
         assert (record.validation_images, record.images_seen) == (60, STEPS * 64)
         assert find_finetuned(folder) == record
         assert {path.name for path in folder.iterdir()} == {RECORD_FILE, "weights.safetensors", "training.csv"}
-        tuned = load_finetuned(folder, space.lower(np.array(subnet.genes, dtype=np.int16)), supernet_hash="5eed")
+        tuned = load_finetuned(
+            folder, space.lower(np.array(subnet.genes, dtype=np.int16)), genes=subnet.genes, supernet_hash="5eed"
+        )
         split = evaluator.data.split("validation")
         with torch.inference_mode():
             logits = tuned.network(torch.from_numpy(evaluator.data.normalise(split.images))).numpy()
@@ -106,15 +108,19 @@ def test_the_same_settings_are_done_and_others_are_refused_unless_forced(
         forced = finetune_subnet(evaluator, subnet, other, directory=folder, force=True)
     assert forced.weights_sha256 != record.weights_sha256
     spec = space.lower(np.array(subnet.genes, dtype=np.int16))
+    with pytest.raises(InputError, match="or another one"):
+        finetune_subnet(evaluator, dataclasses.replace(subnet, genes=(0, *subnet.genes[1:])), other, directory=folder)
     with pytest.raises(InputError, match="fine-tuned from supernet 5eed; run `nas finetune"):
-        load_finetuned(folder, spec, supernet_hash="0ther")
+        load_finetuned(folder, spec, genes=(*subnet.genes[:-1], 9), supernet_hash="5eed")
+    with pytest.raises(InputError, match="fine-tuned from supernet 5eed; run `nas finetune"):
+        load_finetuned(folder, spec, genes=subnet.genes, supernet_hash="0ther")
     content = bytearray((folder / "weights.safetensors").read_bytes())
     content[-1] ^= 1
     (folder / "weights.safetensors").write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
-        load_finetuned(folder, spec, supernet_hash="5eed")
+        load_finetuned(folder, spec, genes=subnet.genes, supernet_hash="5eed")
     with pytest.raises(InputError, match="holds no fine-tuned network; run `nas finetune --pick nothing`"):
-        load_finetuned(tmp_path / "nothing", spec, supernet_hash="5eed")
+        load_finetuned(tmp_path / "nothing", spec, genes=subnet.genes, supernet_hash="5eed")
 
 
 @pytest.mark.slow
