@@ -125,16 +125,21 @@ def finetune_command(
         ),
     ] = None,
     norms: Annotated[
-        str, typer.Option("--norms", metavar="frozen|batch", help="Keep batch norm's statistics, or those of batches.")
-    ] = "frozen",
+        str | None,
+        typer.Option(
+            "--norms",
+            metavar="batch|frozen",
+            help="Batch norm's statistics: of batches, or kept.  [default: batch, for int8 frozen]",
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps.  [default: 1120]")] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option("--learning-rate", min=1e-9, help="Its peak.  [default: a tenth of the supernet's]"),
+        typer.Option("--learning-rate", min=1e-9, help="Its peak.  [default: the supernet's]"),
     ] = None,
     distillation: Annotated[
         float, typer.Option("--distillation", min=0.0, max=1.0, help="Share of the largest subnet's answers.")
-    ] = 0.5,
+    ] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Replace what was trained with other settings.")] = False,
     device: FrontOption = None,
     run: RunOption = defaults.RUN,
@@ -163,7 +168,7 @@ def finetune_command(
     from nas.memory import keep_freed_memory
 
     kept = next((each for each in NORMS if each == norms), None)
-    if kept is None:
+    if norms is not None and kept is None:
         raise unknown_name("kind of norms", norms, NORMS)
     settings = finetune_settings(
         trained.config,

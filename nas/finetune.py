@@ -39,8 +39,8 @@ from search_spaces.spec import NetworkSpec
 RECORD_FILE, _WEIGHTS_FILE, _CHECKPOINT_FILE = "finetuning.json", "weights.safetensors", "checkpoint.pt"
 STEPS = 1120
 """Where the user says nothing."""
-LEARNING_RATE_SHARE = 0.1
-"""Of the supernet's peak learning rate."""
+IMPORTED_RATE = 3e-4
+"""Peak learning rate where the supernet's weights were imported; else it is the supernet's own."""
 
 Norms = Literal["frozen", "batch"]
 _OBSERVED_AT_A_TIME = 32
@@ -54,16 +54,16 @@ class FinetuneSettings:
 
     Attributes:
         training: steps, optimiser, augmentation; what it says of subnets and teachers does not matter.
-        norms: ``frozen`` keeps batch norm's recalibrated statistics and folds them (`nas.tune_mode`); ``batch`` trains
-            with the statistics of each batch, and recalibrates at the end.
+        norms: ``batch`` trains with the statistics of each batch, and recalibrates at the end; ``frozen`` keeps batch
+            norm's recalibrated statistics and folds them (`nas.tune_mode`).
         precision: ``int8`` trains against the rounding of 8 bits.
         distillation: share of the largest subnet's soft labels in the loss; the rest is the data's labels.
     """
 
     training: TrainingConfig
-    norms: Norms = "frozen"
+    norms: Norms = "batch"
     precision: Precision = "fp32"
-    distillation: float = 0.5
+    distillation: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.distillation <= 1:
@@ -130,14 +130,25 @@ def finetune_settings(
     *,
     steps: int = STEPS,
     learning_rate: float | None = None,
-    norms: Norms = "frozen",
+    norms: Norms | None = None,
     precision: Precision = "fp32",
-    distillation: float = 0.5,
+    distillation: float = 0.0,
     seed: int = 0,
 ) -> FinetuneSettings:
-    """Return settings for a subnet of a supernet that was trained in some way; None for imported weights."""
-    usual = trained or TrainingConfig()
-    rate = usual.peak_learning_rate * LEARNING_RATE_SHARE if learning_rate is None else learning_rate
+    """Return settings for a subnet of a supernet; defaults are what ``experiments/finetune`` found best.
+
+    Args:
+        trained: how the supernet was trained; None for imported weights.
+        steps: of the optimiser.
+        learning_rate: its peak; None is that of the supernet's training, or `IMPORTED_RATE`.
+        norms: None is ``batch``, but ``frozen`` for 8 bits.
+        precision: to train for.
+        distillation: share of the largest subnet's answers.
+        seed: of the order of images.
+    """
+    usual = trained or TrainingConfig(peak_learning_rate=IMPORTED_RATE)
+    rate = usual.peak_learning_rate if learning_rate is None else learning_rate
+    norms = norms or ("batch" if precision == "fp32" else "frozen")
     training = dataclasses.replace(
         usual.lasting(steps), peak_learning_rate=rate, head_warmup_steps=0, ema_decay=0.0, seed=seed
     )

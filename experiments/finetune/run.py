@@ -217,9 +217,9 @@ def from_scratch(
 
 
 def int8(study: Study) -> None:
-    """Quantise networks of three supernets, as they are and after training against the rounding of 8 bits."""
+    """Quantise networks of some supernets, as they are and after training against the rounding of 8 bits."""
     rows: Rows = []
-    for name in ("tiny", "cifar", "mobile-int8"):
+    for name in study.config["int8"]["supernets"]:
         for seed, run in study.runs(name):
             evaluator = run.evaluator()
             for network in networks(run.space, study.config["networks_int8"]):
@@ -228,8 +228,7 @@ def int8(study: Study) -> None:
                     functools.partial(_quantised, name, seed, run.space, evaluator, network, "inherited", None),
                 )
             for network in networks(run.space, study.config["networks"]):
-                for precision in ("fp32", "int8"):
-                    steps = study.config[name]["steps"]
+                for precision in ("fp32", "int8") if (steps := study.config[name]["steps"]) else ():
                     tuned(study, name, seed, run, evaluator, network, steps=steps, precision=precision)
                     folder = study.work / "tuned" / "-".join([name, str(seed), network.id, str(steps), precision])
                     found = load_finetuned(

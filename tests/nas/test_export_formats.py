@@ -321,11 +321,9 @@ def with_odd_weights(folder: Path) -> None:
     pretend(folder, "model.safetensors")
 
 
-def with_another_input(folder: Path) -> None:
+def with_one_more_input(folder: Path) -> None:
     model = onnx.load(folder / "model.onnx")
-    for node in model.graph.node:
-        node.input[:] = ["other" if name == "input" else name for name in node.input]
-    model.graph.input[0].name = "other"
+    model.graph.input.append(onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, [1]))
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     pretend(folder, "model.onnx")
 
@@ -350,7 +348,7 @@ def no_model(folder: Path) -> None:
         ),
         (with_an_odd_description, "answers", "model.safetensors", "do not fit"),
         (with_odd_weights, "answers", "model.safetensors", "do not fit"),
-        (with_another_input, "answers", "model.onnx", "does not run"),
+        (with_one_more_input, "answers", "model.onnx", "does not run"),
         (with_other_weights, "answers", "model.onnx", "logits"),
         (with_weights_elsewhere, "model", "model.onnx", "another file"),
         (of_another_network, "model", "model.onnx", "0123456789"),

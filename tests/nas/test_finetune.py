@@ -58,7 +58,7 @@ def subnet(space: NetworkSpace) -> Candidate:
 
 
 def settings(**changes: Any) -> FinetuneSettings:
-    given = finetune_settings(TrainingConfig(batch_size=64), steps=STEPS, learning_rate=3e-3, distillation=0.0)
+    given = finetune_settings(TrainingConfig(batch_size=64), steps=STEPS, norms="frozen")
     return dataclasses.replace(given, **changes)
 
 
@@ -156,6 +156,7 @@ def test_settings_that_cannot_be_are_refused() -> None:
         settings(distillation=1.5)
     usual = finetune_settings(None)
     assert usual.training.peak_learning_rate < TrainingConfig().peak_learning_rate
+    assert (usual.norms, finetune_settings(None, precision="int8").norms) == ("batch", "frozen")
 
 
 @pytest.mark.slow
