@@ -107,7 +107,7 @@ def test_a_space_from_a_file_goes_through_all_stages(pocket: Path, tmp_path: Pat
     # A network that takes smaller images says so, and is tested on them.
     for candidate in front.candidates:
         record = exported(nas("export", "--run", run, "--pick", candidate.id, "--json"))
-        model = onnx.load(run / "exports" / candidate.id / record.json["file"])
+        model = onnx.load(record.json["path"])
         side = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
         chosen = space.decode(np.array(candidate.genes, dtype=np.int16))
         assert side == chosen["resolution"]
