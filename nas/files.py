@@ -113,11 +113,8 @@ def require_writable(folder: Path) -> None:
     try:
         write_atomic(staging / "probe", b"")
         if folder.exists():
-            tempfile.TemporaryDirectory(dir=folder).cleanup()
-    except MachineError:
-        raise
-    except OSError as error:
-        raise MachineError(f"cannot write {folder}: {error.strerror}") from None
+            with _disk_errors("write", folder):
+                tempfile.TemporaryDirectory(dir=folder).cleanup()
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from nas.devices import parse_device
-from nas.export.onnx_file import parsed
 from nas.export.record import FORMATS, ExportedFile, ExportedModel
 from nas.lut import STATISTIC
 from nas.onnx_format import exporter_name
@@ -21,7 +19,13 @@ _SHAPE_FIELDS = {"family", "in_channels", "out_channels", "channels", "resolutio
 
 
 def metadata(record: ExportedModel, file: ExportedFile, space: NetworkSpace) -> dict[str, str]:
-    """Return what a file says about itself, as JSON texts by key.
+    """Return what a file says about itself, as `facts` does, as JSON texts by key."""
+    said = facts(record, file, space)
+    return {key: value if isinstance(value, str) else canonical_json(value) for key, value in said.items()}
+
+
+def facts(record: ExportedModel, file: ExportedFile, space: NetworkSpace) -> dict[str, object]:
+    """Return what is to be known of a file, by key.
 
     Args:
         record: of which all but the files' hashes and sizes is known.
@@ -29,7 +33,7 @@ def metadata(record: ExportedModel, file: ExportedFile, space: NetworkSpace) -> 
         space: of the network.
     """
     genome = space.check([record.candidate.genes])[0]
-    fields: dict[str, object] = {
+    return {
         "architecture": {"id": record.candidate.id, "genes": space.decode(genome)},
         "space": {"name": record.space, "hash": record.space_hash},
         "weights": {"hash": record.weights_hash, "finetuned": record.finetuned},
@@ -56,7 +60,6 @@ def metadata(record: ExportedModel, file: ExportedFile, space: NetworkSpace) -> 
         "created": record.created,
         "licence": LICENCE,
     }
-    return {key: value if isinstance(value, str) else canonical_json(value) for key, value in fields.items()}
 
 
 def versions() -> dict[str, str]:
@@ -228,8 +231,3 @@ def _code(text: str) -> str:
 def _runs(text: str) -> list[str]:
     """Return the runs of backticks in a text."""
     return ["`" * len(part) for part in "".join(each if each == "`" else " " for each in text).split()]
-
-
-def about_network(metadata_of: Mapping[str, str]) -> dict[str, object]:
-    """Return metadata as values, for a description in JSON."""
-    return {key: parsed(value) for key, value in metadata_of.items()}

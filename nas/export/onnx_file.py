@@ -81,10 +81,6 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for entry in model.metadata_props:
         if entry.key.startswith(PREFIX):
-            result[entry.key.removeprefix(PREFIX)] = parsed(entry.value)
+            plain = entry.value.startswith(("{", "["))
+            result[entry.key.removeprefix(PREFIX)] = json.loads(entry.value) if plain else entry.value
     return result
-
-
-def parsed(text: str) -> Any:
-    """Return the value of one entry of metadata: JSON of several, or the text itself."""
-    return json.loads(text) if text.startswith(("{", "[")) else text

@@ -318,8 +318,7 @@ def _described(
         contents[file.file] = content
         written.append(replace(file, sha256=sha256_bytes(content), size_bytes=len(content)))
         if file.format == "safetensors":
-            said = about.metadata(record, file, job.evaluator.space)
-            described = torch_file.config(job.subject.network, about.about_network(said))
+            described = torch_file.config(job.subject.network, about.facts(record, file, job.evaluator.space))
             found = torch_logits(rebuilt(job.subject, described, content), _probes(job))
             require_parity(distance(found, _answers(record, file)), "network that its description makes")
             contents[CONFIG_FILE] = described
