@@ -7,6 +7,7 @@ beyond its bound is overhead, kernels that do not reach the peak, or waiting.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import tempfile
@@ -22,6 +23,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from nas import runtime
+from nas.analysis_record import Analysis, LayerTime, Peaks
 from nas.devices import LocalDevice, ModelFile
 from nas.files import sha256_file
 from nas.onnx_format import INPUT, IR_VERSION, OPSET, OUTPUT
@@ -32,6 +34,7 @@ _PROFILED_RUNS = 30
 _GEMM_SIDES = (128, 256, 512)
 _TOUCHED_BYTES = tuple(2**power for power in range(13, 28))
 _PEAK_S = 0.15
+_LEAST_CALLS = 3
 _CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "ConvInteger"}
 _PRODUCTS = {
     "Gemm",
@@ -43,95 +46,6 @@ _PRODUCTS = {
     "MatMulInteger",
     "MatMulIntegerToFloat",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Peaks:
-    """What a machine does at best on one thread.
-
-    Attributes:
-        gmacs_per_s: multiply-accumulates of 32-bit floats, billions per second.
-        int8_gmacs_per_s: of 8-bit integers.
-        copy_gb_per_s: bytes read and written, billions per second, by how many bytes a copy touches.
-    """
-
-    gmacs_per_s: float
-    int8_gmacs_per_s: float
-    copy_gb_per_s: dict[int, float]
-
-    def bound_ms(self, macs: int, size_bytes: int, *, int8: bool) -> tuple[float, float]:
-        """Return the least times that so many multiply-accumulates and so many bytes can take."""
-        rate = self.int8_gmacs_per_s if int8 else self.gmacs_per_s
-        # Smaller copies are faster, so the rate of one that is no larger than the bytes is not exceeded.
-        sizes = [size for size in self.copy_gb_per_s if size <= size_bytes] or [min(self.copy_gb_per_s)]
-        return macs / rate / 1e6, size_bytes / max(self.copy_gb_per_s[each] for each in sizes[-2:]) / 1e6
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerTime:
-    """One node of the model as ONNX Runtime runs it.
-
-    Attributes:
-        name: of the node, after the runtime's own optimisation.
-        operator: what it computes.
-        latency_ms: its share of the model's latency.
-        macs: multiply-accumulates.
-        size_bytes: weights, inputs and outputs.
-        compute_ms: the least time that the multiply-accumulates take here.
-        memory_ms: the least time that the bytes take here.
-    """
-
-    name: str
-    operator: str
-    latency_ms: float
-    macs: int
-    size_bytes: int
-    compute_ms: float
-    memory_ms: float
-
-    @property
-    def bound_ms(self) -> float:
-        """The least time that the layer can take here."""
-        return max(self.compute_ms, self.memory_ms)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """Where a model's time goes.
-
-    Attributes:
-        file: the model.
-        device: what it was measured on.
-        latency_ms: of the whole model, without the profiler.
-        peaks: what the machine can do.
-        layers: in the order in which they run.
-    """
-
-    file: str
-    device: str
-    latency_ms: float
-    peaks: Peaks
-    layers: tuple[LayerTime, ...]
-
-    @property
-    def bound_ms(self) -> float:
-        """The least time that the layers can take here, one after the other."""
-        return sum(layer.bound_ms for layer in self.layers)
-
-    @property
-    def efficiency(self) -> float:
-        """The share of the latency in which the multiply-accumulates could have been done at peak rate."""
-        return sum(layer.compute_ms for layer in self.layers) / self.latency_ms
-
-    @property
-    def attainable_efficiency(self) -> float:
-        """The same if every layer took no longer than its bound: what memory leaves of the peak."""
-        return sum(layer.compute_ms for layer in self.layers) / self.bound_ms
-
-    @property
-    def memory_bound_share(self) -> float:
-        """The share of the bound that is waiting for memory."""
-        return sum(layer.bound_ms for layer in self.layers if layer.memory_ms > layer.compute_ms) / self.bound_ms
 
 
 def analyze(path: Path, *, device: LocalDevice, seed: int = 0, progress: Progress = no_progress) -> Analysis:
@@ -172,7 +86,15 @@ def analyze(path: Path, *, device: LocalDevice, seed: int = 0, progress: Progres
                 memory_ms=memory_ms,
             )
         )
-    return Analysis(file=str(path), device=device.name, latency_ms=latency_ms, peaks=peaks, layers=tuple(layers))
+    return Analysis(
+        format_version=Analysis.CURRENT_VERSION,
+        file=str(path),
+        sha256=model.sha256,
+        device=device.name,
+        latency_ms=latency_ms,
+        peaks=peaks,
+        layers=tuple(layers),
+    )
 
 
 def measure_peaks() -> Peaks:
@@ -300,6 +222,7 @@ def _copy_rate(touched: int) -> float:
     source, target = np.ones(touched // 8, np.float32), np.zeros(touched // 8, np.float32)
     # One copy of a small buffer is over before a call is: the rate is that of many.
     repeats = max(1, 2**19 // touched)
+    np.copyto(target, source)  # the first touch of new memory is not a copy's time
 
     def several() -> None:
         for _ in range(repeats):
@@ -309,9 +232,9 @@ def _copy_rate(touched: int) -> float:
 
 
 def _fastest_s(work: Callable[[], object]) -> float:
-    """Return the time of the fastest of many calls."""
-    fastest_ns, end_s = math.inf, time.monotonic() + _PEAK_S
-    while time.monotonic() < end_s:
+    """Return the time of the fastest of many calls, of a few where they are long."""
+    fastest_ns, end_s, calls = math.inf, time.monotonic() + _PEAK_S, itertools.count(1)
+    while next(calls) <= _LEAST_CALLS or time.monotonic() < end_s:
         start_ns = time.perf_counter_ns()
         work()
         fastest_ns = min(fastest_ns, time.perf_counter_ns() - start_ns)

@@ -9,13 +9,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch.nn import functional as F
 
+from nas.baseline_record import PLAN_FILE, RESULT_FILE, Baseline, BaselinePlan
 from nas.block_cache import BlockCache
 from nas.checkpoint import remove_checkpoints
 from nas.data import ImageData
@@ -31,70 +30,14 @@ from nas.supernet import Network, channels_last
 from nas.training_record import Accelerator, TrainingConfig
 from predictors.latency import LatencyPredictor
 from predictors.quality import standard_error
-from search_spaces.documents import content_hash, document, pretty_json
+from search_spaces.documents import content_hash, pretty_json
 from search_spaces.errors import InputError
 from search_spaces.layout import ImageInput
 from search_spaces.presets import Preset, Rung, find_preset
 from search_spaces.spec import NetworkSpec, PlacedBlock, block_key
 
-PLAN_FILE, RESULT_FILE, _CHECKPOINT_FILE = "plan.json", "baseline.json", "checkpoint.pt"
+_CHECKPOINT_FILE = "checkpoint.pt"
 _TIMED_STEPS = 12
-
-
-@document
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaselinePlan:
-    """What is settled before the training starts, so that a killed one goes on with the same network.
-
-    Attributes:
-        preset: name of the design.
-        width: factor on all its widths.
-        depth: factor on all its depths.
-        latency_ms: of the whole network, by the protocol of the latency table.
-        limit_ms: what that had to keep.
-        device: what it was measured on.
-        config: of the training.
-    """
-
-    CURRENT_VERSION: ClassVar[int] = 2
-
-    format_version: int
-    preset: str
-    width: float
-    depth: float
-    latency_ms: float
-    limit_ms: float
-    device: str
-    config: TrainingConfig
-
-
-@document
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """A trained hand-made network.
-
-    Attributes:
-        plan: the network and its training.
-        params: learned parameters.
-        macs: multiply-accumulates of one image.
-        validation_accuracy: on the search-validation split, in 0..1.
-        validation_standard_error: binomial, of that accuracy.
-        validation_images: how many it was counted on.
-        images_seen: training images that went through the network.
-        seconds: wall time of its training.
-    """
-
-    CURRENT_VERSION: ClassVar[int] = 1
-
-    format_version: int
-    plan: BaselinePlan
-    params: int
-    macs: int
-    validation_accuracy: float
-    validation_standard_error: float
-    validation_images: int
-    images_seen: int
-    seconds: float
 
 
 def plan_baseline(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,9 +92,21 @@ class Checkpoint:
             ) from None
         if identity != self.identity:
             raise InputError(
-                f"{path} belongs to a training with other settings; use the same ones, or delete it to start over"
+                f"{path} belongs to a training with other settings{_differences(identity, self.identity)}; use the "
+                "same ones, or delete it to start over"
             )
         return step, seconds
+
+
+def _differences(there: str, here: str) -> str:
+    """Return in words which settings differ between two identities, as far as they tell."""
+    try:
+        one, other = (json.loads(text)["settings"] for text in (there, here))
+        keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    told = [f"{key} {one.get(key, 'by default')} there, {other.get(key, 'by default')} here" for key in keys]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 class _DamagedError(InputError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import io
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,16 +17,25 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from nas import defaults, export_commands, latency_commands, run_commands, search_commands, space_commands
+from nas import (
+    completion,
+    defaults,
+    export_commands,
+    latency_commands,
+    report_commands,
+    run_commands,
+    search_commands,
+    space_commands,
+)
 from nas.options import DataOption, DeviceOption, JsonOption, MismatchOption, RunOption, SeedOption, SpaceOption
 from nas.progress import ignore, no_progress, progress_bar, progress_bars
-from nas.terminal import command_group, warn
+from nas.terminal import command_group, say_error, warn
 from search_spaces.errors import InputError, ToolError
 
 app = typer.Typer(
     name="nas",
-    add_completion=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="From one weight-sharing supernet to the best network for your device and your latency budget.",
     epilog="Start with: nas train; nas build-lut --device cpu; nas search --budget-ms 50%; nas export",
 )
@@ -61,7 +71,7 @@ def _options(
         typer.echo(context.get_help())
 
 
-@app.command()
+@app.command(short_help="Train a run's supernet once, or go on with it.")
 def train(
     *,
     run: RunOption = defaults.RUN,
@@ -138,7 +148,7 @@ def train(
     present.training(opened, images, record, summary, as_json=as_json)
 
 
-@app.command("import-ofa")
+@app.command("import-ofa", short_help="Take published Once-for-All weights as the supernet.")
 def import_ofa(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Published weights, a .pth file.")],
     *,
@@ -188,22 +198,23 @@ def import_ofa(
 
 
 app.command("build-lut")(latency_commands.build_lut_command)
-app.command("devices")(latency_commands.devices_command)
-app.command("analyze")(latency_commands.analyze_command)
+app.command("devices", short_help="List what this machine can measure on.")(latency_commands.devices_command)
+app.command("analyze", short_help="Show where a model's time goes, layer by layer.")(latency_commands.analyze_command)
 
 
-app.command("search")(search_commands.search_command)
-app.command("work")(run_commands.work_command)
-app.command("front")(search_commands.front_command)
+app.command("search", short_help="Find the most accurate networks inside a budget.")(search_commands.search_command)
+app.command("work", short_help="Evaluate networks for a search in another process.")(run_commands.work_command)
+app.command("front", short_help="Show the front of what was evaluated before.")(search_commands.front_command)
 app.command("status")(run_commands.status_command)
+app.command("report", short_help="Write a page of what a run holds, or compare two.")(report_commands.report_command)
 
 
-app.command("export")(export_commands.export_command)
-app.command("finetune")(export_commands.finetune_command)
-app.command("verify")(export_commands.verify_command)
+app.command("export", short_help="Write a network as files that stand alone.")(export_commands.export_command)
+app.command("finetune", short_help="Train one network of the front further.")(export_commands.finetune_command)
+app.command("verify", short_help="Check an exported network: files, answers, latency.")(export_commands.verify_command)
 
 
-@app.command()
+@app.command(short_help="Measure ONNX files as the latency table was measured.")
 def bench(
     *,
     files: Annotated[
@@ -234,11 +245,17 @@ def bench(
     present.bench(report, as_json=as_json)
 
 
-@app.command("baseline")
+@app.command("baseline", short_help="Train hand-made networks of the same latency.")
 def baseline_command(
     *,
     preset: Annotated[
-        str, typer.Option("--preset", metavar="NAME", help="mobilenetv2, mobilenetv3, convnext, hybrid, shvit or all.")
+        str,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="mobilenetv2, mobilenetv3, convnext, hybrid, shvit or all.",
+            autocompletion=completion.presets,
+        ),
     ] = "all",
     budget: Annotated[
         str | None,
@@ -361,6 +378,9 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command line and exit with its code."""
     gc.freeze()  # what the imports made stays: collections need not go through it
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a sign shows another one
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -371,7 +391,9 @@ def run_command(arguments: list[str]) -> int:
     except ToolError as error:
         return _fail(str(error), error.exit_code)
     except TyperException as error:  # unknown option, missing argument, value of a wrong type
-        return _fail(f"{error.format_message()} (nas --help lists commands and options)", 2)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "nas"
+        return _fail(f"{error.format_message()} ({command} --help lists what there is)", 2)
     except BrokenPipeError:
         # Whoever read our output is gone: leave without a second error at shutdown.
         sys.stdout = None
@@ -384,5 +406,5 @@ def run_command(arguments: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo("nas: " + " ".join(message.split()), err=True)
+    say_error(" ".join(message.split()))
     return code

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas import defaults
+from nas import completion, defaults
 from nas.options import JsonOption, MismatchOption, RunOption, SeedOption
 from nas.progress import progress_bar
 from nas.terminal import warn
@@ -20,10 +20,23 @@ if TYPE_CHECKING:
     from nas.run import Run
 
 _DEFAULT_LOST = 1.0
-PickOption = Annotated[str, typer.Option("--pick", metavar="best|knee|ID", help="Which network of the last search.")]
+PickOption = Annotated[
+    str,
+    typer.Option(
+        "--pick",
+        metavar="best|knee|ID",
+        help="Which network of the last search.",
+        autocompletion=completion.networks,
+    ),
+]
 FrontOption = Annotated[
     str | None,
-    typer.Option("--device", metavar="NAME", help="Of which device's front.  [default: of the last search]"),
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Of which device's front.  [default: of the last search]",
+        autocompletion=completion.fronts,
+    ),
 ]
 
 
@@ -38,6 +51,7 @@ def export_command(
         str | None,
         typer.Option(
             "--format",
+            autocompletion=completion.formats,
             metavar="LIST",
             help="onnx, onnx-int8, pt2, safetensors, with commas; that of the device always.  [default: that one]",
         ),
@@ -108,7 +122,7 @@ def export_command(
             progress=progress,
             notice=warn,
         )
-    present_export.exported(exported, directory, as_json=as_json)
+    present_export.exported(opened, exported, directory, as_json=as_json)
     if not exported.inside_budget:
         raise CheckError("the exported file was measured outside the budget")
 
@@ -246,7 +260,8 @@ def _images(
     from nas.run import SPLIT_SEED
 
     if data is None and holding is None:
-        return None, f"the folder is not in the run, and no --data is given (they were {record.data.name})"
+        told = f"(they were of {record.data.name})"
+        return None, f"the folder is not in the run: name its own with --run, or the images with --data {told}"
     with progress_bar("reading images", quiet=quiet) as progress:
         if data is not None:
             resolution = record.data.resolution

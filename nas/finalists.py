@@ -49,6 +49,11 @@ class Evaluated:
         """Error and costs, all minimised, ``float64[n, 1 + n_costs]``."""
         return np.column_stack([1.0 - self.accuracy, self.costs])
 
+    @property
+    def genes(self) -> tuple[Genes, ...]:
+        """The genomes as plain values, in their order."""
+        return tuple(tuple(row) for row in self.genomes.tolist())
+
     def rows(self, rows: npt.NDArray[np.int64]) -> Evaluated:
         """Return some of them, by their position."""
         return Evaluated(genomes=self.genomes[rows], accuracy=self.accuracy[rows], costs=self.costs[rows])
@@ -68,6 +73,7 @@ class Source:
         seed: of the search.
         evaluations: that the search has spent; 0 where it only looked at what was known.
         comparison: with another strategy.
+        asked: genes of the networks that the search has spent them on, in its order.
     """
 
     supernet_hash: str
@@ -75,6 +81,7 @@ class Source:
     seed: int = 0
     evaluations: int = 0
     comparison: Comparison | None = None
+    asked: tuple[Genes, ...] = ()
 
 
 def known_front(goal: Goal, known: Mapping[Genes, float], ledger: Ledger, source: Source) -> Front | None:
@@ -93,7 +100,7 @@ def known_front(goal: Goal, known: Mapping[Genes, float], ledger: Ledger, source
         InputError, MachineError: the ledger cannot be read.
     """
     inside = Evaluated.inside(known, goal, lambda _: math.inf)
-    genomes = [tuple(row) for row in inside.genomes.tolist()]
+    genomes = inside.genes
     safe, is_measured = np.ones((2, len(genomes)), dtype=np.bool_)
     measured: dict[str, dict[Genes, float]] = {}
     for name, target in goal.latencies.items():
@@ -180,6 +187,7 @@ def make_front(
         candidates=tuple(_non_dominated(goal, inside)),
         dropped=tuple(each for each in candidates if each not in inside),
         comparison=source.comparison,
+        asked=source.asked,
     )
 
 

@@ -98,6 +98,7 @@ class Comparison:
     Both are asked for as many networks; they evaluate fewer only where the space has no more inside the budget.
     Hypervolume is that of true error and of the costs that are traded off, such as predicted latency, in the product of
     their units, relative to the reference point: the worst error that either has seen and the most that costs may be.
+    `against_asked` are the genes of the networks that the other strategy asked for, in its order.
     """
 
     strategy: str
@@ -107,6 +108,7 @@ class Comparison:
     against_evaluations: int
     against_hypervolume: float
     reference: dict[str, float]
+    against_asked: tuple[tuple[int, ...], ...] = ()
 
 
 @document
@@ -131,6 +133,8 @@ class Front:
         candidates: fastest first.
         dropped: evaluated networks that were predicted inside the budget and measured outside, or too close to it for
             another measurement to be inside.
+        asked: genes of the networks that this search's strategy asked for, in its order; what they are worth stands in
+            the ledger.
     """
 
     space_hash: str
@@ -152,6 +156,7 @@ class Front:
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     dropped: tuple[Candidate, ...]
     comparison: Comparison | None
+    asked: tuple[tuple[int, ...], ...] = ()
 
     @property
     def devices(self) -> tuple[DeviceBudget, ...]:
@@ -258,7 +263,7 @@ class Fronts:
         fronts: by name.
     """
 
-    CURRENT_VERSION: ClassVar[int] = 3
+    CURRENT_VERSION: ClassVar[int] = 4
 
     format_version: int
     last: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas import defaults
+from nas import completion, defaults
 from nas.options import DataOption, DeviceOption, JsonOption, MismatchOption, RunOption, SeedOption, SpaceOption
 from nas.progress import progress_bar, progress_bars
 from nas.terminal import command_group, warn
@@ -45,7 +45,10 @@ def build_lut_command(
     source: Annotated[
         str | None,
         typer.Option(
-            "--transfer-from", metavar="DEVICE", help="Take blocks from its table; measure whole networks only."
+            "--transfer-from",
+            metavar="DEVICE",
+            help="Take blocks from its table; measure whole networks only.",
+            autocompletion=completion.devices,
         ),
     ] = None,
     seed: SeedOption = 0,
@@ -102,7 +105,9 @@ def _measure_here(opened: Run, target: Device, source: str | None, *, seed: int,
 
     from nas import present_lut
     from nas.lut import build_lut
+    from nas.run import require_usable
 
+    require_usable(target)
     plan, cache, known = _planned(opened, target, source, seed=seed, quiet=as_json)
     path = opened.lut_path(target)
     work_dir = path.with_suffix(".work")
@@ -270,7 +275,14 @@ def check(
 
 
 def analyze_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL.onnx|ID", help="A file, or the id of an exported network.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL.onnx|ID",
+            help="A file, or the id of an exported network.",
+            autocompletion=completion.exports,
+        ),
+    ],
     *,
     device: DeviceOption = defaults.DEVICE,
     run: RunOption = defaults.RUN,
@@ -281,14 +293,20 @@ def analyze_command(
     from nas import present_lut
     from nas.analysis import analyze
     from nas.devices import LocalDevice, parse_device
+    from nas.files import make_folder, write_atomic
     from nas.run import Run
+    from search_spaces.documents import pretty_json
 
     target = parse_device(device)
     if not isinstance(target, LocalDevice):
         raise InputError(f"device {target.name} is another machine; layers are told apart here alone")
-    path = Path(model)
+    path, kept = Path(model), None
     if not path.suffix and not path.exists():
-        path = Run.existing(run, first="nas train").exported_model(model)
+        opened = Run.existing(run, first="nas train")
+        path, kept = opened.exported_model(model), opened.analysis_path(model, target)
     with progress_bar("measuring", quiet=as_json) as progress:
         result = analyze(path, device=target, seed=seed, progress=progress)
-    present_lut.analysis(result, as_json=as_json)
+    if kept is not None:
+        make_folder(kept.parent)
+        write_atomic(kept, pretty_json(result))
+    present_lut.analysis(result, kept, as_json=as_json)

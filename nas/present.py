@@ -17,7 +17,7 @@ from nas.terminal import accuracy_text, in_words, ms_text, print_json, print_tab
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
-    from nas.baseline import Baseline
+    from nas.baseline_record import Baseline
     from nas.bench import BenchReport
     from nas.evaluate import AccuracySummary
     from nas.search_plan import SearchPlan
@@ -68,12 +68,21 @@ def fronts(run: Run, results: Sequence[Front], *, next_step: str, written: bool,
     """Print the fronts of one or more devices; `written` if the run keeps them."""
     if as_json:
         kept: dict[str, object] = {"file": str(run.front_path)} if written else {}
-        objects = [{"best": each.best.id} | dataclasses.asdict(each) for each in results]
+        objects = [_front_json(each) for each in results]
         print_json(kept | (objects[0] if len(objects) == 1 else {"fronts": objects}))
         return
     for each in results:
         _front(each)
     say(f"Next: {next_step}{f' --device {quote(results[0].name)}' if written and len(results) > 1 else ''}")
+
+
+def _front_json(result: Front) -> dict[str, object]:
+    """Return a front as a plain value, without the genes of all that was asked for."""
+    plain = {"best": result.best.id} | dataclasses.asdict(result)
+    del plain["asked"]
+    if result.comparison is not None:
+        del plain["comparison"]["against_asked"]
+    return plain
 
 
 def _front(result: Front) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from nas.export.record import ExportedFile, ExportedModel
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from nas.finetune import FinetuneRecord
 
 
-def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
+def exported(run: Run, record: ExportedModel, directory: Path, *, as_json: bool) -> None:
     """Print what was exported and how it was checked."""
     if as_json:
         print_json({"path": str(directory / record.main.file), "folder": str(directory)} | dataclasses.asdict(record))
@@ -43,6 +44,7 @@ def exported(record: ExportedModel, directory: Path, *, as_json: bool) -> None:
     )
     for file in record.files:
         say(str(directory / file.file))
+    say(f"Next: nas verify {quote(str(directory))}{run_option(run.path)}")
 
 
 def _files(record: ExportedModel) -> None:

@@ -17,13 +17,12 @@ from predictors.quality import LatencyError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nas.analysis import Analysis
+    from nas.analysis_record import Analysis
     from nas.kit import KitRecord
     from nas.lut_check import TableCheck
 
 _FLAGGED_PERCENT = 5.0
 _SLOWEST = 8
-_STAIRCASES = 3
 _LAYERS = 12
 _SAMPLE = 1000
 
@@ -65,6 +64,8 @@ def devices(obstacles: Mapping[str, str | None], *, as_json: bool) -> None:
 
 def shown(latency: LatencyPredictor, frame: pd.DataFrame, csv: Path | None, *, as_json: bool) -> None:
     """Print what a table holds."""
+    from predictors.table_frame import block_words, staircases
+
     table = latency.table
     networks = _typical(latency)
     if as_json:
@@ -91,13 +92,14 @@ def shown(latency: LatencyPredictor, frame: pd.DataFrame, csv: Path | None, *, a
     print_table(
         ["block", "ms", "noise"],
         [
-            [_words(row), f"{row['calibrated_ms']:.4f}", f"{row['noise_percent']:.1f} %"]
+            [block_words(row), f"{row['calibrated_ms']:.4f}", f"{row['noise_percent']:.1f} %"]
             for _, row in slowest.iterrows()
         ],
         title="Slowest blocks",
     )
-    for title, widths in _staircases(frame):
-        print_table(["channels", "ms", "us per channel"], widths, title=f"Staircase in channels: {title}")
+    for stairs in staircases(frame):
+        widths = [[f"{width}", f"{ms:.4f}", f"{1000 * ms / width:.2f}"] for width, ms in stairs.steps]
+        print_table(["channels", "ms", "us per channel"], widths, title=f"Staircase in channels: {stairs.block}")
     print_table(
         ["network", *(_HEADINGS[name] for name in networks.columns)],
         [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(networks.index, networks.values, strict=True)],
@@ -159,13 +161,14 @@ def checked(table: LatencyTable, result: TableCheck, *, as_json: bool) -> None:
     say(words[result.verdict])
 
 
-def analysis(result: Analysis, *, as_json: bool) -> None:
-    """Print where a model's time goes."""
+def analysis(result: Analysis, kept: Path | None, *, as_json: bool) -> None:
+    """Print where a model's time goes; `kept` is where the run keeps it, for its report."""
     peaks = result.peaks
     if as_json:
         print_json(
             {
                 "file": result.file,
+                "kept": None if kept is None else str(kept),
                 "device": result.device,
                 "latency_ms": result.latency_ms,
                 "bound_ms": result.bound_ms,
@@ -209,8 +212,10 @@ def analysis(result: Analysis, *, as_json: bool) -> None:
     say(
         f"Efficiency {100 * result.efficiency:.0f} % of the peak of {peaks.gmacs_per_s:.0f} GMACs/s "
         f"(int8 {peaks.int8_gmacs_per_s:.0f}); memory would allow {100 * result.attainable_efficiency:.0f} %. "
-        f"Copies reach {max(rates):.0f} GB/s in the nearest cache, {rates[-1]:.0f} GB/s in memory."
+        f"Copies reach {max(rates):.0f} GB/s in the nearest cache, {rates[-1]:.2g} GB/s in memory."
     )
+    if kept is not None:
+        say(f"Kept for `nas report` in {kept}")
 
 
 def _summary(built: LatencyTable) -> dict[str, object]:
@@ -270,52 +275,6 @@ def _error_row(name: str, error: LatencyError) -> list[str]:
     ]
 
 
-_FIGURES = {
-    "family",
-    "latency_ms",
-    "cold_ms",
-    "calibrated_ms",
-    "in_context_ms",
-    "noise_percent",
-    "mmacs",
-    "params",
-    "weights_mb",
-}
-
-
-def _words(row: pd.Series) -> str:
-    """Return a block in words: its family and what its fields say."""
-    fields = row.drop(list(_FIGURES)).dropna()
-    return f"{row['family']} " + " ".join(f"{name}={_plain(value)}" for name, value in fields.items())
-
-
-def _plain(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def _per_macs(rows: pd.DataFrame) -> str:
     macs = rows["mmacs"].sum()
     return f"{100 * rows['calibrated_ms'].sum() / macs:.2f}" if macs > 0 else "-"
-
-
-def _staircases(frame: pd.DataFrame) -> list[tuple[str, list[list[str]]]]:
-    """Return, for the families with the most widths, one block at all its widths: channels, ms, microseconds each."""
-    found = []
-    for family, rows in frame.groupby("family"):
-        fields = [name for name in rows.columns if name not in _FIGURES and rows[name].notna().all()]
-        wide = [name for name in ("channels", "out_channels") if name in fields]
-        if not wide:
-            continue
-        others = [name for name in fields if name not in ("channels", "in_channels", "out_channels")]
-        groups = rows.groupby(others) if others else [((), rows)]
-        _, best = max(groups, key=lambda group: group[1][wide[0]].nunique())
-        best = best.drop_duplicates(wide[0]).sort_values(wide[0])
-        if len(best) >= 3:
-            steps = [
-                [f"{width:.0f}", f"{ms:.4f}", f"{1000 * ms / width:.2f}"]
-                for width, ms in zip(best[wide[0]], best["calibrated_ms"], strict=True)
-            ]
-            same = " ".join(f"{name}={_plain(best.iloc[0][name])}" for name in others)
-            found.append((len(steps), f"{family} {same}", steps))
-    found.sort(key=lambda each: -each[0])
-    return [(title, steps) for _, title, steps in found[:_STAIRCASES]]

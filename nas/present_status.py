@@ -7,6 +7,8 @@ import dataclasses
 from nas.status import FrontStatus, RunStatus, TableStatus
 from nas.terminal import in_words, print_json, say
 
+_INDENT = 13
+
 
 def status(result: RunStatus, *, as_json: bool) -> None:
     """Print where a run stands."""
@@ -23,7 +25,7 @@ def status(result: RunStatus, *, as_json: bool) -> None:
     }
     for name, lines in told.items():
         for position, line in enumerate(lines or ["none"]):
-            say(f"  {'' if position else name:<10} {line}")
+            say(f"  {'' if position else name:<10} {line}", indent=_INDENT)
     say(f"Next: {result.next}")
 
 

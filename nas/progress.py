@@ -76,7 +76,7 @@ def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Progress]:
 def progress_bars(*titles: str, quiet: bool = False) -> Iterator[tuple[Progress, ...]]:
     """Show the bars of several stages in one display, each from its first report on; the first one at once."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
@@ -91,6 +91,7 @@ def progress_bars(*titles: str, quiet: bool = False) -> Iterator[tuple[Progress,
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=console) as bar:
+        begun: set[TaskID] = set()
 
         def stage(position: int, title: str) -> Progress:
             task = bar.add_task(title, total=None, start=position == 0, visible=position == 0)
@@ -98,9 +99,15 @@ def progress_bars(*titles: str, quiet: bool = False) -> Iterator[tuple[Progress,
 
             def update(done: int, total: int) -> None:
                 pace(done, total)
+                begun.add(task)
                 bar.start_task(task)
                 bar.update(task, completed=done, total=total, visible=True)
 
             return update
 
-        yield tuple(stage(position, title) for position, title in enumerate(titles))
+        try:
+            yield tuple(stage(position, title) for position, title in enumerate(titles))
+        finally:
+            for task in bar.task_ids:
+                if task not in begun:  # nothing was to be done: no bar is left standing at the start
+                    bar.update(task, visible=False)

@@ -309,6 +309,10 @@ class Run:
         """
         return self._own("exports", export_name(architecture_id, device, finetuned=finetuned))
 
+    def analysis_path(self, export: str, device: Device) -> Path:
+        """Return where it is kept what the layers of one export take; raises `InputError` as `export_dir`."""
+        return self._own("analyses", f"{export}-{device.slug}.json")
+
     def tuned_dir(self, architecture_id: str) -> Path:
         """Return the folder of a network that is trained further; raises `InputError` as `export_dir`."""
         return self._own("finetuned", architecture_id)
@@ -337,6 +341,12 @@ def require_here(device: Device) -> None:
     """Raise `InputError` for a device of another machine where something has to be measured."""
     if not is_here(device):
         raise InputError(f"this is measured on devices of this machine, not on {device.name}")
+
+
+def require_usable(device: Device) -> None:
+    """Raise `MachineError` for a device of this machine that cannot measure, before anything is done for it."""
+    if is_here(device) and device.obstacle:
+        raise MachineError(f"device {device.name} cannot be measured on here: {device.obstacle}")
 
 
 def require_plain(device: Device) -> None:

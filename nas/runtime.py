@@ -117,7 +117,7 @@ def open_session(
                 f"{wanted.name} needs onnxruntime >= {wanted.minimum_runtime}, not {runtime.__version__}"
             )
         if wanted.name not in runtime.get_available_providers():
-            raise MeasureError(f"onnxruntime {runtime.__version__} here has no {wanted.name}; see {wanted.package}")
+            raise MeasureError(f"onnxruntime {runtime.__version__} here has no {wanted.name}; install {wanted.package}")
         content = model if isinstance(model, bytes) else Path(model).read_bytes()
         session = runtime.InferenceSession(
             content, options, providers=[(wanted.name, wanted.options_for(threads))], enable_fallback=0

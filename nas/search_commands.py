@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas import defaults
+from nas import completion, defaults
 from nas.options import JsonOption, MismatchOption, RunOption, SeedOption
 from nas.progress import progress_bar
 from nas.terminal import warn
@@ -41,7 +41,12 @@ AtOption = Annotated[
 ]
 ObjectiveOption = Annotated[
     list[str] | None,
-    typer.Option("--objective", metavar="NAME", help="Cost to trade off, may be repeated.  [default: latency_ms]"),
+    typer.Option(
+        "--objective",
+        metavar="NAME",
+        help="Cost to trade off: latency_ms, params, macs, file_mb or memory_mb; may be repeated.  "
+        "[default: latency_ms]",
+    ),
 ]
 ParamsOption = Annotated[float | None, typer.Option("--max-params", metavar="N", help="Most parameters, such as 2e5.")]
 SizeOption = Annotated[float | None, typer.Option("--max-size-mb", metavar="MB", help="Largest predicted file.")]
@@ -73,10 +78,23 @@ def search_command(
         float | None, typer.Option("--time-limit", min=0.0, metavar="S", help="Evaluate for so many seconds at most.")
     ] = None,
     strategy: Annotated[
-        str, typer.Option("--strategy", metavar="NAME", help="How networks are chosen for evaluation.")
+        str,
+        typer.Option(
+            "--strategy",
+            metavar="NAME",
+            help="How networks are chosen for evaluation: predictor, random-predictor, linas, nsga2, "
+            "regularized-evolution, local, tpe, gp or random.",
+            autocompletion=completion.strategies,
+        ),
     ] = defaults.STRATEGY,
     compare: Annotated[
-        str | None, typer.Option("--compare", metavar="NAME", help="Also run a second strategy at equal cost.")
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="NAME",
+            help="Also run a second strategy at equal cost.",
+            autocompletion=completion.strategies,
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what can be reached and how long it would take; evaluate nothing.")

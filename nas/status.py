@@ -98,7 +98,7 @@ def run_status(run: Run) -> RunStatus:
             defaults.DEVICE if defaults.DEVICE in devices else devices[0]
         )
     elif export_name(fronts[0].best, parse_device(fronts[0].device.partition(" + ")[0])) in exports:
-        command = "nas bench" + device_option(fronts[0].device.partition(" ")[0])
+        command = "nas report"
     else:
         command = "nas export" + (f" --device {quote(fronts[0].device)}" if len(fronts) > 1 else "")
     return RunStatus(

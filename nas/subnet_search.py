@@ -64,6 +64,7 @@ class SearchOutcome:
             against_evaluations=len(self.compared.genomes),
             against_hypervolume=hypervolume(self.compared.objectives, reference),
             reference=dict(zip(("error", *goal.objectives), reference.tolist(), strict=True)),
+            against_asked=self.compared.genes,
         )
 
 
@@ -174,6 +175,7 @@ def validate_front(
         seed=settings.seed,
         evaluations=len(outcome.found.genomes),
         comparison=outcome.comparison(goal, settings),
+        asked=outcome.found.genes,
     )
     candidates = candidates_of(goal, finalists, measured, images)
     return make_front(goal, candidates, source, known=len(known.genomes), margin=lambda target: target.margin)

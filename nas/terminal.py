@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
+from typing import TextIO
 
 import typer
 
@@ -21,14 +26,36 @@ def command_group(text: str) -> typer.Typer:
     return group
 
 
-def say(text: str) -> None:
-    """Print a line."""
-    typer.echo(text)
+def say(text: str, *, indent: int = 0) -> None:
+    """Print a line; on a terminal, with breaks between words where it is too long, and `indent` after them."""
+    typer.echo(_broken(text, sys.stdout, indent))
+
+
+def say_error(text: str) -> None:
+    """Print why a command has ended, on standard error."""
+    typer.echo(_broken(f"nas: {text}", sys.stderr, 0), err=True)
 
 
 def warn(text: str) -> None:
     """Print a line on standard error: what the user should know, and what does not end the command."""
-    typer.echo(f"nas: warning: {text}", err=True)
+    typer.echo(_broken(f"nas: warning: {text}", sys.stderr, 0), err=True)
+
+
+def _broken(text: str, stream: TextIO, indent: int) -> str:
+    """Return a text with line breaks for a terminal; commands in it stay whole, so that they can be copied."""
+    if not stream.isatty() or text.startswith(_COMMAND):
+        return text
+    whole = re.sub(r"`[^`]*`", lambda found: found[0].replace(" ", _GLUE), text)
+    width = shutil.get_terminal_size().columns
+    lines = [
+        textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+        for line in whole.split("\n")
+    ]
+    return "\n".join(lines).replace(_GLUE, " ")
+
+
+_COMMAND = "Next: "
+_GLUE = "\0"
 
 
 def in_words(count: int) -> str:
@@ -68,12 +95,33 @@ def print_table(
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
+        is_figure = position >= left
         table.add_column(
-            column, justify="left" if position < left else "right", overflow="fold", no_wrap=position < whole
+            _stacked(column) if is_figure else column,
+            justify="right" if is_figure else "left",
+            overflow="fold",
+            no_wrap=is_figure or position < whole,
         )
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        # Nobody is to read around breaks that no terminal asked for.
+        console = Console(width=_WIDEST)
+    # Figures are never broken: a terminal that is too narrow for them breaks whole lines.
+    needed = table.__rich_measure__(console, console.options).minimum
+    console = Console(width=max(console.width, needed)) if needed > console.width else console
+    with console.capture() as printed:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in printed.get().rstrip("\n").split("\n")))
+
+
+_WIDEST = 500
+
+
+def _stacked(title: str) -> str:
+    """Return the title of a column of figures with a line for each word: figures are short."""
+    return title.replace(" ", "\n")
 
 
 def print_json(value: dict[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from search_spaces.documents import content_hash, document
 from search_spaces.errors import InputError
 from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
-from search_spaces.spec import block_key
+from search_spaces.spec import BlockSpec, block_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,6 +192,10 @@ class LatencyPredictor(CalibratedCost):
             raise InputError(f"the table of device {self.table.device!r} does not tell {percentile}")
         return self.table.sustained[percentile]
 
+    def block_ms(self, block: BlockSpec) -> float:
+        """Return what one of the space's blocks adds to a small network, ms, as predictions count it."""
+        return float(self.block_values[self._numbers[block]])
+
     def columns(self, genomes: Genomes) -> pd.DataFrame:
         """Return all that the table tells of canonical genomes ``int16[n, n_genes]``, a row each.
 
@@ -207,6 +212,10 @@ class LatencyPredictor(CalibratedCost):
         for name, fit in self.table.sizes.items():
             columns[name] = fit.cost(self.space, self.table.precision).predict(genomes)
         return pd.DataFrame(columns)
+
+    @functools.cached_property
+    def _numbers(self) -> dict[BlockSpec, int]:
+        return {block: number for number, block in enumerate(self.space.blocks)}
 
     @property
     def margin(self) -> float:

@@ -14,6 +14,8 @@ from search_spaces.counting import Layer, check_precision
 from search_spaces.documents import canonical_json
 from search_spaces.errors import InputError, unknown_name
 
+_SHAPE_FIELDS = {"family", "in_channels", "out_channels", "channels", "resolution"}
+
 
 class BlockSpec(Protocol):
     """One concrete block: a frozen dataclass of numbers and words, without torch.
@@ -173,6 +175,11 @@ class NetworkSpec:
 def block_fields(block: BlockSpec) -> dict[str, object]:
     """Return a block's family and fields, ready for JSON."""
     return {"family": block.family} | {f.name: getattr(block, f.name) for f in dataclasses.fields(block)}
+
+
+def chosen_sizes(block: BlockSpec) -> dict[str, object]:
+    """Return what was chosen of a block beside its family and the shapes that go in and come out."""
+    return {name: value for name, value in block_fields(block).items() if name not in _SHAPE_FIELDS}
 
 
 def block_key(block: BlockSpec) -> str:

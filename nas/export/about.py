@@ -12,10 +12,9 @@ from nas.lut import STATISTIC
 from nas.onnx_format import exporter_name
 from search_spaces.documents import canonical_json
 from search_spaces.language import NetworkSpace
-from search_spaces.spec import NetworkSpec, block_fields
+from search_spaces.spec import NetworkSpec, chosen_sizes
 
 LICENCE = "made with paretonas (Apache-2.0); the weights come under the terms of the training data"
-_SHAPE_FIELDS = {"family", "in_channels", "out_channels", "channels", "resolution"}
 
 
 def metadata(record: ExportedModel, file: ExportedFile, space: NetworkSpace) -> dict[str, str]:
@@ -187,7 +186,7 @@ def _architecture(spec: NetworkSpec) -> str:
     rows = []
     for placed in spec:
         block = placed.block
-        sizes = {name: value for name, value in block_fields(block).items() if name not in _SHAPE_FIELDS}
+        sizes = chosen_sizes(block)
         rows.append(
             [
                 placed.slot,

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from nas.analysis import Analysis, Peaks, analyze
+from nas.analysis import analyze
+from nas.analysis_record import Analysis, Peaks
 from nas.devices import LocalDevice
 from nas.quantization import quantized
 from nas.runtime import open_session

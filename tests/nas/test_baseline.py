@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nas import present
-from nas.baseline import Baseline, BaselinePlan, image_input, plan_baseline, steps_within, train_baseline, train_network
+from nas.baseline import image_input, plan_baseline, steps_within, train_baseline, train_network
+from nas.baseline_record import Baseline, BaselinePlan
 from nas.block_cache import BlockCache
 from nas.front import Candidate
 from nas.run import Run

@@ -1,0 +1,105 @@
+"""Where a model's time goes, as a value that a run keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from search_spaces.documents import document
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peaks:
+    """What a machine does at best on one thread.
+
+    Attributes:
+        gmacs_per_s: multiply-accumulates of 32-bit floats, billions per second.
+        int8_gmacs_per_s: of 8-bit integers.
+        copy_gb_per_s: bytes read and written, billions per second, by how many bytes a copy touches.
+    """
+
+    gmacs_per_s: float
+    int8_gmacs_per_s: float
+    copy_gb_per_s: dict[int, float]
+
+    def bound_ms(self, macs: int, size_bytes: int, *, int8: bool) -> tuple[float, float]:
+        """Return the least times that so many multiply-accumulates and so many bytes can take."""
+        rate = self.int8_gmacs_per_s if int8 else self.gmacs_per_s
+        # Smaller copies are faster, so the rate of one that is no larger than the bytes is not exceeded.
+        sizes = [size for size in self.copy_gb_per_s if size <= size_bytes] or [min(self.copy_gb_per_s)]
+        return macs / rate / 1e6, size_bytes / max(self.copy_gb_per_s[each] for each in sizes[-2:]) / 1e6
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTime:
+    """One node of the model as ONNX Runtime runs it.
+
+    Attributes:
+        name: of the node, after the runtime's own optimisation.
+        operator: what it computes.
+        latency_ms: its share of the model's latency.
+        macs: multiply-accumulates.
+        size_bytes: weights, inputs and outputs.
+        compute_ms: the least time that the multiply-accumulates take here.
+        memory_ms: the least time that the bytes take here.
+    """
+
+    name: str
+    operator: str
+    latency_ms: float
+    macs: int
+    size_bytes: int
+    compute_ms: float
+    memory_ms: float
+
+    @property
+    def bound_ms(self) -> float:
+        """The least time that the layer can take here."""
+        return max(self.compute_ms, self.memory_ms)
+
+
+@document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """Where a model's time goes.
+
+    Attributes:
+        file: the model.
+        sha256: of it.
+        device: what it was measured on.
+        latency_ms: of the whole model, without the profiler.
+        peaks: what the machine can do.
+        layers: in the order in which they run.
+    """
+
+    CURRENT_VERSION: ClassVar[int] = 1
+
+    format_version: int
+    file: str
+    sha256: str
+    device: str
+    latency_ms: float
+    peaks: Peaks
+    layers: tuple[LayerTime, ...]
+
+    @property
+    def bound_ms(self) -> float:
+        """The least time that the layers can take here, one after the other."""
+        return sum(layer.bound_ms for layer in self.layers)
+
+    @property
+    def efficiency(self) -> float:
+        """The share of the latency in which the multiply-accumulates could have been done at peak rate."""
+        return sum(layer.compute_ms for layer in self.layers) / self.latency_ms
+
+    @property
+    def attainable_efficiency(self) -> float:
+        """The same if every layer took no longer than its bound: what memory leaves of the peak."""
+        return sum(layer.compute_ms for layer in self.layers) / self.bound_ms
+
+    @property
+    def memory_bound_share(self) -> float:
+        """The share of the bound that is waiting for memory."""
+        return sum(layer.bound_ms for layer in self.layers if layer.memory_ms > layer.compute_ms) / self.bound_ms
