@@ -38,6 +38,7 @@ test: venv ## Lint, types and the quick tests (under 8 minutes on 2 cores)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	@for study in experiments/*-*/; do (cd "$$study" && MYPYPATH=../.. "$(abspath $(BIN))/mypy" --config-file ../../pyproject.toml *.py) || exit 1; done
+	cd examples && MYPYPATH=.. "$(abspath $(BIN))/mypy" --config-file ../pyproject.toml .
 	@# Two at a time; those of the shared run and those marked as measuring all in one of the two (tests/conftest.py).
 	$(BIN)/pytest -n 2 --dist loadgroup $(RERUN) -m "not slow"
 
@@ -62,4 +63,4 @@ wheel: venv ## Build the wheel into dist/
 
 clean: ## Remove build outputs and caches; the virtual environment and runs/ stay
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find nas predictors search_spaces experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find nas predictors search_spaces experiments examples tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The block of ResNet, as a block family."""
