@@ -39,12 +39,11 @@ test: venv ## Lint, types and the quick tests (under 8 minutes on 2 cores)
 	$(BIN)/mypy
 	@for study in experiments/*-*/; do (cd "$$study" && MYPYPATH=../.. "$(abspath $(BIN))/mypy" --config-file ../../pyproject.toml *.py) || exit 1; done
 	cd examples && MYPYPATH=.. "$(abspath $(BIN))/mypy" --config-file ../pyproject.toml .
-	@# Two at a time; those of the shared run and those marked as measuring all in one of the two (tests/conftest.py).
-	$(BIN)/pytest -n 2 --dist loadgroup $(RERUN) -m "not slow"
+	$(BIN)/pytest -n 2 $(RERUN) -m "not slow"
 
 test-slow: venv ## The slow tests; some need a package index
 	@# Those that measure one at a time: whole tables are refused where something else disturbs them.
-	$(BIN)/pytest -n 2 --dist loadgroup $(RERUN) -m "slow and not device"
+	$(BIN)/pytest -n 2 $(RERUN) -m "slow and not device"
 	$(BIN)/pytest $(RERUN) -m "slow and device"
 
 test-export: venv ## A hundred random networks of every space, exported in every format (hours)

@@ -44,9 +44,6 @@ def report_command(
     make_folder(path.parent)
     require_writable(path.parent)  # before it is made for nothing
     with progress_bar("making the report", quiet=as_json) as progress:
-        if len(opened) == 2:
-            made = make_comparison(opened[0], opened[1])
-        else:
-            made = make_report(opened[0], progress=progress)
+        made = make_comparison(*opened) if len(opened) == 2 else make_report(*opened, progress=progress)
     tables = write_report(made, path)
     present_report.report(made, path, tables, as_json=as_json)

@@ -32,7 +32,10 @@ BudgetOption = Annotated[
 DevicesOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--device", metavar="NAME", help=f"Target device, may be repeated: a front each.  [default: {defaults.DEVICE}]"
+        "--device",
+        metavar="NAME",
+        help=f"Target device, may be repeated: a front each.  [default: {defaults.DEVICE}]",
+        autocompletion=completion.devices,
     ),
 ]
 JointOption = Annotated[bool, typer.Option("--joint", help="One front of networks that keep all devices' budgets.")]

@@ -69,6 +69,7 @@ OPTIONS = {
         *("--run", "--json"),
     },
     "status": {"--run", "--json"},
+    "report": {"--run", "--out", "--json"},
     "export": {
         *("--pick", "--budget-ms", "--format", "--dynamic-batch", "--pixels", "--most-lost", "--finetuned", "--force"),
         *("--device", "--run", "--allow-mismatch", "--seed", "--json"),
@@ -90,7 +91,10 @@ OPTIONS = {
     "space count": {"--channels", "--classes", "--json"},
     "data show": {"--out", "--run", "--space", "--data", "--columns", "--seed", "--json"},
 }
-HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "optuna", "pandas", "PIL", "pymoo", "scipy", "sklearn"}
+HEAVY = {
+    *("torch", "numpy", "onnx", "onnxruntime", "optuna", "pandas", "PIL", "pymoo", "scipy", "sklearn", "plotly"),
+    "jinja2",
+}
 HELP = """
 import sys
 from nas.cli import run_command
@@ -132,7 +136,7 @@ def test_every_command_takes_json_and_where_it_has_a_run_and_draws_their_options
         *(f"space {word}" for word in ("list", "show", "check", "count")),
     }
     without_seed = {name for name, options in OPTIONS.items() if "--run" in options and "--seed" not in options}
-    assert without_seed == {"import-ofa", "lut show", "work", "front", "status"}
+    assert without_seed == {"import-ofa", "lut show", "work", "front", "status", "report"}
 
 
 @pytest.mark.parametrize(
