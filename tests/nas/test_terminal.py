@@ -1,4 +1,4 @@
-"""What people see: whole words and figures on a terminal of any width, whole lines in a pipe, names offered by shells."""
+"""What people see: whole words and figures on any terminal, whole lines in a pipe, names that shells offer."""
 
 from __future__ import annotations
 
