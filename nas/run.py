@@ -344,9 +344,9 @@ def require_here(device: Device) -> None:
 
 
 def require_usable(device: Device) -> None:
-    """Raise `MachineError` for a device of this machine that cannot measure, before anything is done for it."""
+    """Raise `InputError` for a device of this machine that cannot measure, before anything is done for it."""
     if is_here(device) and device.obstacle:
-        raise MachineError(f"device {device.name} cannot be measured on here: {device.obstacle}")
+        raise InputError(f"device {device.name} cannot be measured on here: {device.obstacle}")
 
 
 def require_plain(device: Device) -> None:

@@ -20,6 +20,7 @@ import typer
 from nas import bench
 from nas.cli import app
 from tests.command_line import Stage, command, environment, nas, nas_here, refusal, succeed
+from tests.conftest import EVALUATIONS
 from tests.nas.hazards import wait_until
 from tests.nas.small_models import conv, saved
 from tests.source_tree import ROOT
@@ -261,6 +262,8 @@ def test_searching_prints_the_documented_keys(search_stage: Stage) -> None:
         assert candidate.keys() == documented["candidate"]
     assert value["comparison"].keys() == documented["comparison"]
     stored = json.loads((search_stage.run / "front.json").read_text())["fronts"]["cpu"]
+    # Of what was asked for, in order, the ledger tells: it is kept for the report.
+    assert len(stored.pop("asked")) == EVALUATIONS == len(stored["comparison"].pop("against_asked"))
     assert {key: value[key] for key in stored} == stored
 
 
