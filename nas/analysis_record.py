@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from search_spaces.documents import document
+
+_Positive = Annotated[float, Field(gt=0)]
+_Count = Annotated[int, Field(ge=0)]
 
 
 @document
@@ -19,9 +24,9 @@ class Peaks:
         copy_gb_per_s: bytes read and written, billions per second, by how many bytes a copy touches.
     """
 
-    gmacs_per_s: float
-    int8_gmacs_per_s: float
-    copy_gb_per_s: dict[int, float]
+    gmacs_per_s: _Positive
+    int8_gmacs_per_s: _Positive
+    copy_gb_per_s: Annotated[dict[int, _Positive], Field(min_length=1)]
 
     def bound_ms(self, macs: int, size_bytes: int, *, int8: bool) -> tuple[float, float]:
         """Return the least times that so many multiply-accumulates and so many bytes can take."""
@@ -49,8 +54,8 @@ class LayerTime:
     name: str
     operator: str
     latency_ms: float
-    macs: int
-    size_bytes: int
+    macs: _Count
+    size_bytes: _Count
     compute_ms: float
     memory_ms: float
 
@@ -80,9 +85,9 @@ class Analysis:
     file: str
     sha256: str
     device: str
-    latency_ms: float
+    latency_ms: _Positive
     peaks: Peaks
-    layers: tuple[LayerTime, ...]
+    layers: Annotated[tuple[LayerTime, ...], Field(min_length=1)]
 
     @property
     def bound_ms(self) -> float:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from nas.files import read_document
 from nas.training_record import TrainingConfig
 from search_spaces.documents import document
 
@@ -67,9 +65,3 @@ class Baseline:
     validation_images: int
     images_seen: int
     seconds: float
-
-
-def read_baselines(folder: Path) -> tuple[Baseline, ...]:
-    """Return all finished ones of a run, fastest first; raises `InputError` naming a file that is damaged."""
-    found = [read_document(path, Baseline) for path in sorted(folder.glob(f"*/{RESULT_FILE}"))]
-    return tuple(sorted(found, key=lambda each: each.plan.latency_ms))

@@ -54,7 +54,11 @@ def _data(_: Path) -> Iterable[str]:
 def _devices(run: Path) -> Iterable[str]:
     from nas.devices import DEVICES
 
-    measured = [json.loads(path.read_text())["device"] for path in sorted((run / "luts").glob("*.json"))]
+    measured = [
+        json.loads(path.read_text())["device"]
+        for path in sorted((run / "luts").glob("*.json"))
+        if ".kit." not in path.name
+    ]
     return dict.fromkeys([*DEVICES, *measured])
 
 

@@ -73,6 +73,7 @@ class Source:
         seed: of the search.
         evaluations: that the search has spent; 0 where it only looked at what was known.
         comparison: with another strategy.
+        strategy: of the search; empty likewise.
         asked: genes of the networks that the search has spent them on, in its order.
     """
 
@@ -81,6 +82,7 @@ class Source:
     seed: int = 0
     evaluations: int = 0
     comparison: Comparison | None = None
+    strategy: str = ""
     asked: tuple[Genes, ...] = ()
 
 
@@ -187,6 +189,7 @@ def make_front(
         candidates=tuple(_non_dominated(goal, inside)),
         dropped=tuple(each for each in candidates if each not in inside),
         comparison=source.comparison,
+        strategy=source.strategy,
         asked=source.asked,
     )
 

@@ -133,6 +133,7 @@ class Front:
         candidates: fastest first.
         dropped: evaluated networks that were predicted inside the budget and measured outside, or too close to it for
             another measurement to be inside.
+        strategy: that chose which networks were evaluated; empty where the search only looked at what was known.
         asked: genes of the networks that this search's strategy asked for, in its order; what they are worth stands in
             the ledger.
     """
@@ -156,6 +157,7 @@ class Front:
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     dropped: tuple[Candidate, ...]
     comparison: Comparison | None
+    strategy: str = ""
     asked: tuple[tuple[int, ...], ...] = ()
 
     @property

@@ -24,7 +24,7 @@ Values = npt.NDArray[np.float64]
 
 LATENCY = "latency_ms"
 ACCURACY = "accuracy"
-_BOUND_OPTIONS = {"params": "max-params", "file_mb": "max-size-mb", "memory_mb": "max-memory-mb"}
+BOUND_OPTIONS = {"params": "max-params", "file_mb": "max-size-mb", "memory_mb": "max-memory-mb"}
 
 
 class Cost(Protocol):
@@ -118,7 +118,7 @@ class Goal:
         parts += [" --joint"] if len(names) > 1 else []
         parts += [f" --budget-ms {limit:.10g}" for limit in limits if limit is not None]
         parts += [f" --budget-at {self.budget.at}"] if self.budget.at != "min" else []
-        parts += [f" --{_BOUND_OPTIONS[name]} {limit:.10g}" for name, limit in self.bounds.items()]
+        parts += [f" --{BOUND_OPTIONS[name]} {limit:.10g}" for name, limit in self.bounds.items()]
         parts += [f" --objective {name}" for name in self.objectives if self.objectives != tuple(self.latencies)]
         return "".join(parts)
 

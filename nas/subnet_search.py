@@ -175,6 +175,7 @@ def validate_front(
         seed=settings.seed,
         evaluations=len(outcome.found.genomes),
         comparison=outcome.comparison(goal, settings),
+        strategy=settings.strategy,
         asked=outcome.found.genes,
     )
     candidates = candidates_of(goal, finalists, measured, images)

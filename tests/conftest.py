@@ -70,7 +70,9 @@ def made_once(folder: Path, name: str, before: Stage | None, make: Callable[[Pat
             run.parent.mkdir(exist_ok=True)
             if before is not None:
                 shutil.copytree(before.run, run)
-            told.write_text(json.dumps(dataclasses.asdict(make(run))))
+            aside = told.with_suffix(".part")
+            aside.write_text(json.dumps(dataclasses.asdict(make(run))))
+            aside.replace(told)
     return Stage(run, Finished(**json.loads(told.read_text())))
 
 

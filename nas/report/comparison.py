@@ -10,26 +10,31 @@ import numpy as np
 
 from nas.engine.pareto import hypervolume
 from nas.front import Candidate, Front
-from nas.report.holdings import Holdings
+from nas.report.holdings import Holdings, one_thread
 from nas.report.parts import Cell, Chart, Line, Missing, Part, Report, Section, Table, rounded
 from nas.run import Run
 from nas.terminal import in_words
 from predictors.quality import kendall_tau
 from search_spaces.documents import canonical_json
+from search_spaces.errors import InputError
 
 _BUDGETS = 7
 
 
 def make_comparison(first: Run, second: Run) -> Report:
     """Return the report of two runs; raises as `nas.report.making.make_report`."""
+    if first.path.resolve() == second.path.resolve():
+        raise InputError(f"{first.path} and {second.path} are the same run; a comparison is of two")
     names = _names(first, second)
     held = dict(zip(names, (Holdings(first), Holdings(second)), strict=True))
     shared = [device for device in held[names[0]].fronts if device in held[names[1]].fronts]
+    with one_thread():
+        sections = (_fronts(held, shared), _quality(held), _settings(held))
     return Report(
         title=f"{names[0]} against {names[1]}",
         subtitle="Two runs, by the networks that each has validated.",
         devices=tuple(shared),
-        sections=(_fronts(held, shared), _quality(held), _settings(held)),
+        sections=sections,
     )
 
 
@@ -41,7 +46,12 @@ def _names(first: Run, second: Run) -> tuple[str, str]:
 def _fronts(held: Mapping[str, Holdings], shared: list[str]) -> Section:
     parts: list[Part] = [Line(text=text) for text in _unlike(held, shared)]
     for number, device in enumerate(shared):
-        parts += _on(device, {name: each.fronts[device] for name, each in held.items()}, number)
+        fronts = {name: each.fronts[device] for name, each in held.items()}
+        if len({front.budget_at for front in fronts.values()}) > 1:
+            told = " and ".join(f"{front.budget_at} in {name}" for name, front in fronts.items())
+            parts.append(Line(text=f"On {device} latencies are not of the same statistic: {told}.", device=device))
+            continue
+        parts += _on(device, fronts, number)
     if not shared:
         for name, each in held.items():
             found = ", ".join(each.fronts) or "none"
@@ -72,7 +82,7 @@ def _on(device: str, fronts: Mapping[str, Front], number: int) -> list[Part]:
     reference = np.array(
         [
             max(1.0 - each.validation_accuracy for front in fronts.values() for each in front.candidates),
-            max(each.latency_ms for front in fronts.values() for each in front.candidates),
+            _common_ms(fronts)[1],
         ]
     )
     volumes = {name: hypervolume(_minimised(front), reference) for name, front in fronts.items()}
@@ -138,10 +148,9 @@ def _trace(name: str, front: Front, position: int) -> dict[str, Any]:
 def _at_budgets(device: str, fronts: Mapping[str, Front], number: int) -> Table:
     """Return the most accurate network of each run inside budgets that both reach."""
     one, other = fronts
-    fastest = max(front.candidates[0].latency_ms for front in fronts.values())
-    slowest = max(front.candidates[-1].latency_ms for front in fronts.values())
     rows: list[tuple[Cell, ...]] = []
-    for limit_ms in np.geomspace(fastest, slowest, _BUDGETS):
+    fastest, slowest = _common_ms(fronts)
+    for limit_ms in np.geomspace(fastest, slowest, _BUDGETS) if 0.0 < fastest <= slowest else ():
         # The ends are figures of networks, which rounding must not shut out.
         best = [_best(front, float(limit_ms) * (1.0 + 1e-9)) for front in fronts.values()]
         gain = 100.0 * (best[1].validation_accuracy - best[0].validation_accuracy)
@@ -152,10 +161,18 @@ def _at_budgets(device: str, fronts: Mapping[str, Front], number: int) -> Table:
     return Table(
         name=f"budgets-{number}",
         title=f"The most accurate network inside a budget on {device}",
-        columns=("budget ms", f"{one} %", f"{other} %", f"{other} less {one}, points", "± points", ""),
+        columns=("budget ms", f"{one} %", f"{other} %", f"{other} less {one}, points", "± points", "verdict"),
         rows=tuple(rows),
         device=device,
     )
+
+
+def _common_ms(fronts: Mapping[str, Front]) -> tuple[float, float]:
+    """Return the latencies between which both fronts were asked for networks and have some."""
+    fastest = max(min(each.latency_ms for each in front.candidates) for front in fronts.values())
+    slowest = max(max(each.latency_ms for each in front.candidates) for front in fronts.values())
+    budgets = [front.budget_ms for front in fronts.values() if front.budget_ms is not None]
+    return fastest, min(slowest, *budgets) if budgets else slowest
 
 
 def _best(front: Front, limit_ms: float) -> Candidate:
@@ -176,9 +193,8 @@ def _quality(held: Mapping[str, Holdings]) -> Section:
                 rows.append(
                     (name, f"accuracy in {precision}: Kendall's τ, networks", *rounded([tau, len(known)]), None)
                 )
-    table = Table(
-        name="quality", title="What predictions are worth", columns=("run", "of", "", "", ""), rows=tuple(rows)
-    )
+    columns = ("run", "of", "first", "second", "third")
+    table = Table(name="quality", title="What predictions are worth", columns=columns, rows=tuple(rows))
     missing = Missing(what="A table or evaluated networks in either run", command="")
     return Section(
         name="trust",
@@ -199,7 +215,7 @@ def _settings(held: Mapping[str, Holdings]) -> Section:
         name="provenance",
         title="Where the figures come from",
         about="What each run was made with.",
-        parts=(Table(name="settings", title="Both runs", columns=("what", *held, ""), rows=tuple(rows)),),
+        parts=(Table(name="settings", title="Both runs", columns=("what", *held, "same?"), rows=tuple(rows)),),
     )
 
 
@@ -218,5 +234,7 @@ def _told(held: Holdings) -> dict[str, str]:
             told["settings other than the defaults"] = canonical_json(record.config.chosen)
     for name, front in held.fronts.items():
         budget = "none" if front.budget_ms is None else f"{front.budget_ms:.4g} ms"
-        told[f"search on {name}"] = f"budget {budget}, {front.evaluations} evaluations, seed {front.seed}"
+        bounds = "".join(f", {cost} <= {limit:.6g}" for cost, limit in front.bounds.items())
+        asked = f"budget {budget} at {front.budget_at}{bounds}, traded off with {', '.join(front.objectives)}"
+        told[f"search on {name}"] = f"{asked}; {front.evaluations} evaluations, seed {front.seed}"
     return told

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from nas.analysis_record import Analysis, LayerTime
 from nas.report.holdings import Holdings
-from nas.report.parts import Chart, Line, Missing, Part, Section, Table, rounded
+from nas.report.parts import Chart, Line, Missing, Part, Section, Table, escaped, rounded
 
 
 def efficiency_section(held: Holdings) -> Section:
@@ -41,14 +43,14 @@ def _parts(name: str, analysis: Analysis, number: int) -> list[Part]:
     )
     table = Table(
         name=f"layers-{number}",
-        title=f"Layers of {name} on {analysis.device}",
+        title=f"Layers of {name}",
         columns=("layer", "operator", "ms", "MMACs", "MB", "compute bound ms", "memory bound ms", "bound by"),
         rows=rows,
         shown=False,
     )
     return [
         Line(
-            text=f"{name} takes {analysis.latency_ms:.4f} ms on {analysis.device}. At peak its multiply-accumulates "
+            text=f"{name}: {analysis.latency_ms:.4f} ms. At peak its multiply-accumulates "
             f"take {100 * analysis.efficiency:.0f} % of that (gap {gap:.2f}, minus the logarithm of the share); with "
             f"memory as it is, {100 * analysis.attainable_efficiency:.0f} % could be reached. "
             f"{100 * analysis.memory_bound_share:.0f} % of the bound is waiting for memory.",
@@ -63,58 +65,55 @@ def _waterline(name: str, analysis: Analysis, layers: list[LayerTime], number: i
     widths = [each.macs / 1e6 for each in layers]
     starts = [sum(widths[:position]) for position in range(len(widths))]
     placed = list(zip(starts, widths, layers, strict=True))
-    rate = _balance(analysis, layers)
     under = sum(each.memory_ms > each.compute_ms for each in layers)
     return Chart(
         name=f"waterline-{number}",
         title=f"Waterline of {name}",
         alt=f"Bars of arithmetic intensity by layer, as wide as their work. {under} of {len(layers)} layers with "
-        f"multiply-accumulates are bound by memory: they end under the line at {rate:.2g} MACs per byte.",
-        traces=tuple(
+        f"multiply-accumulates are bound by memory: they end under their line.",
+        traces=(*_bars(placed), _water(placed)),
+        layout={
+            "xaxis": {"title": {"text": "MMACs, layer after layer"}},
+            "yaxis": {"title": {"text": "MACs per byte"}, "type": "log"},
+            "barmode": "overlay",
+        },
+        table=table,
+    )
+
+
+def _bars(placed: Sequence[tuple[float, float, LayerTime]]) -> list[dict[str, Any]]:
+    """Return a bar for each layer, in two groups by what bounds it."""
+    bars = []
+    for bound, colour, pattern in (("bound by compute", "var(--c2)", ""), ("bound by memory", "var(--c1)", "/")):
+        own = [each for each in placed if (each[2].memory_ms > each[2].compute_ms) == (pattern == "/")]
+        said = [f"{escaped(each.name)}: {each.macs / 1e6:.3g} MMACs, {each.latency_ms:.4f} ms" for *_, each in own]
+        fill = {"color": colour, "pattern": {"shape": pattern}, "line": {"color": "var(--page)", "width": 1}}
+        bars.append(
             {
                 "type": "bar",
                 "name": bound,
                 "x": rounded([start + width / 2 for start, width, _ in own]),
                 "width": rounded([width for _, width, _ in own]),
                 "y": rounded([each.macs / max(1, each.size_bytes) for _, _, each in own]),
-                "hovertext": [
-                    f"{each.name}: {each.macs / 1e6:.3g} MMACs, {each.latency_ms:.4f} ms" for *_, each in own
-                ],
+                "hovertext": said,
                 "hoverinfo": "text",
-                "marker": {
-                    "color": colour,
-                    "pattern": {"shape": pattern},
-                    "line": {"color": "var(--page)", "width": 1},
-                },
+                "marker": fill,
             }
-            for bound, colour, pattern in (("bound by compute", "var(--c2)", ""), ("bound by memory", "var(--c1)", "/"))
-            if (own := [each for each in placed if (each[2].memory_ms > each[2].compute_ms) == (pattern == "/")])
-        ),
-        layout={
-            "xaxis": {"title": {"text": "MMACs, layer after layer"}},
-            "yaxis": {"title": {"text": "MACs per byte"}, "type": "log"},
-            "barmode": "overlay",
-            "shapes": [
-                {
-                    "type": "line",
-                    "xref": "paper",
-                    "x0": 0,
-                    "x1": 1,
-                    "y0": rate,
-                    "y1": rate,
-                    "line": {"color": "var(--ink)", "dash": "dash", "width": 1.5},
-                }
-            ],
-        },
-        table=table,
-    )
+        )
+    return [each for each in bars if each["x"]]
 
 
-def _balance(analysis: Analysis, layers: list[LayerTime]) -> float:
-    """Return how many multiply-accumulates the machine does in the time of a byte, of layers of a typical size."""
-    typical = sorted(each.size_bytes for each in layers)[len(layers) // 2]
-    _, memory_ms = analysis.peaks.bound_ms(0, typical, int8=False)
-    return analysis.peaks.gmacs_per_s * memory_ms * 1e6 / typical
+def _water(placed: Sequence[tuple[float, float, LayerTime]]) -> dict[str, Any]:
+    """Return the intensity at which work and bytes of each layer take equally long; copies of few bytes are faster."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for start, width, each in placed:
+        balance = each.macs / each.compute_ms * each.memory_ms / max(1, each.size_bytes)
+        x += [start, start + width, None]
+        y += [balance, balance, None]
+    line = {"color": "var(--ink)", "width": 2}
+    title = "below it, memory is too slow"
+    return {"type": "scatter", "mode": "lines", "name": title, "x": rounded(x), "y": rounded(y), "line": line}
 
 
 def _gaps(name: str, analysis: Analysis, number: int, table: Table) -> Chart:
@@ -128,7 +127,7 @@ def _gaps(name: str, analysis: Analysis, number: int, table: Table) -> Chart:
             {
                 "type": "bar",
                 "name": title,
-                "x": [each.name for each in slowest],
+                "x": [f"{place}. {each.name}" for place, each in enumerate(slowest, start=1)],
                 "y": rounded(values),
                 "marker": {"color": colour, "pattern": {"shape": pattern}},
             }
@@ -138,14 +137,14 @@ def _gaps(name: str, analysis: Analysis, number: int, table: Table) -> Chart:
             )
         ),
         layout={
-            "xaxis": {"title": {"text": ""}, "tickangle": -45, "automargin": True},
+            "xaxis": {"title": {"text": ""}, "type": "category", "tickangle": -45, "automargin": True},
             "yaxis": {"title": {"text": "ms"}},
             "barmode": "group",
             "height": 460,
         },
         table=Table(
             name=f"slowest-{number}",
-            title=f"Slowest layers of {name} on {analysis.device}",
+            title=f"Slowest layers of {name}",
             columns=table.columns,
             rows=tuple(row for row in table.rows if row[0] in {each.name for each in slowest}),
             shown=False,

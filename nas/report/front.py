@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from nas.baseline_record import Baseline
 from nas.front import Candidate, Front
-from nas.report.holdings import Accuracies, Holdings, search_options
+from nas.report.holdings import Accuracies, Holdings, ratio_of, search_options
 from nas.report.network import network_words
-from nas.report.parts import Cell, Chart, Choice, Line, Missing, Part, Section, Table, rounded
+from nas.report.parts import Cell, Chart, Choice, Line, Missing, Part, Section, Table, escaped, rounded
+from nas.run import device_option
 from nas.terminal import accuracy_text, ms_text
 from predictors.accuracy import network_costs
 from predictors.latency import LatencyPredictor
@@ -24,6 +25,7 @@ Values = npt.NDArray[np.float64]
 
 _CLOUD = 1200
 _EVALUATED = 2000
+_DESCRIBED = 500
 _COLUMNS = ("what", "network", "accuracy %", "± points", "latency ms", "measured", "MMACs", "params k", "file MB")
 AXES = ("latency ms", "MMACs", "params k", "file MB")
 """Figures that can stand on the x axis, as columns of the table are called."""
@@ -56,7 +58,7 @@ def front_section(held: Holdings) -> Section:
     return Section(
         name="front",
         title="Front",
-        about="Which networks are worth having: none here is both slower and less accurate than another.",
+        about="Which networks are worth having: none is worse than another in accuracy and in all costs traded off.",
         parts=tuple(parts),
     )
 
@@ -73,8 +75,9 @@ def _parts(held: Holdings, name: str, front: Front) -> list[Part]:
     if front.comparison is None:
         more = held.command(search_options(front, compare="random-predictor"))
         parts.append(Missing(what="A comparison with random search at equal cost", command=more, device=name))
+    baseline = "nas baseline" + device_option(front.device)
     if not held.baselines:
-        parts.append(Missing(what="Hand-made networks as rivals", command=held.command("nas baseline"), device=name))
+        parts.append(Missing(what="Hand-made networks as rivals", command=held.command(baseline), device=name))
     return parts
 
 
@@ -84,8 +87,12 @@ def _summary(front: Front) -> str:
     asked = "no budget" if front.budget_ms is None else f"a budget of {ms_text(front.budget_ms)} ms{at}"
     used = "" if front.budget_ms is None else f", {best.latency_ms / front.budget_ms:.0%} of the budget"
     ties = f"; {len(front.ties)} more are as accurate within one standard error" if front.ties else ""
+    others = "".join(
+        f", {'no budget' if each.budget_ms is None else f'at most {ms_text(each.budget_ms)} ms'} on {each.device}"
+        for each in front.others
+    )
     return (
-        f"{len(front.candidates)} networks for {asked} on {front.name}. The best, {best.id}, has "
+        f"{len(front.candidates)} networks for {asked} on {front.device}{others}. The best, {best.id}, has "
         f"{accuracy_text(best.validation_accuracy, best.validation_standard_error)} of {front.validation_images:,} "
         f"search-validation images right and takes {ms_text(best.latency_ms)} ms{used}{ties}."
     )
@@ -107,7 +114,7 @@ def _choice(name: str, front: Front, chart: str) -> Choice:
     return Choice(
         name=chart.replace("front", "choice"),
         title=f"Networks of the front on {name}",
-        columns=("accuracy", "predicted ms", "measured ms", "MMACs", "params k", ""),
+        columns=("accuracy", "predicted ms", "measured ms", "MMACs", "params k", "note"),
         rows=tuple((each.id, cells(each)) for each in front.candidates),
         chosen=front.best.id,
         chart=chart,
@@ -119,13 +126,14 @@ def _chart(
     held: Holdings, name: str, front: Front, chart: str, latency: LatencyPredictor | None, known: Accuracies
 ) -> Chart:
     groups: list[_Points] = []
-    if latency is not None:
-        groups += _background(held, front, latency, known)
+    ratio = None if latency is None else ratio_of(front, latency)
+    if latency is not None and ratio is not None:
+        groups += _background(held, front, latency, known, ratio)
     groups += _rivals(held.baselines, front)
     groups += _candidates(front)
+    told = [each.genes for each in (*front.candidates, *front.dropped)] + known.genomes[-_DESCRIBED:].tolist()
     words = {
-        each.id: network_words(held.space.lower(held.space.check([each.genes])[0]))
-        for each in (*front.candidates, *front.dropped)
+        held.space.architecture(genome).id: network_words(held.space.lower(genome)) for genome in held.space.check(told)
     }
     traces = [_trace(group, words) for group in groups]
     axes = {
@@ -170,10 +178,11 @@ def _point(each: Candidate) -> str:
 _PREDICTED = "predicted, drawn at random"
 
 
-def _background(held: Holdings, front: Front, latency: LatencyPredictor, known: Accuracies) -> list[_Points]:
+def _background(
+    held: Holdings, front: Front, latency: LatencyPredictor, known: Accuracies, ratio: float
+) -> list[_Points]:
     """Return what was evaluated and what is predicted."""
-    groups, ratio = [], latency.sustained(front.budget_at).ratio if front.budget_at != "min" else 1.0
-    costs = network_costs(held.space)
+    groups, costs = [], network_costs(held.space)
 
     def rows(genomes: Genomes, accuracy: Values, images: int | None) -> list[tuple[Cell, ...]]:
         predicted, sums, told = latency.predict(genomes) * ratio, costs(genomes), latency.columns(genomes)
@@ -222,7 +231,7 @@ def _rivals(baselines: Sequence[Baseline], front: Front) -> list[_Points]:
             None,
         )
         for each in baselines
-        if each.plan.device == front.device
+        if each.plan.device == front.device and front.budget_at == "min"  # as they were measured
     ]
     return [_Points(name="hand-made, trained alone", rows=rows, style=_BASELINE_STYLE)] if rows else []
 
@@ -255,8 +264,8 @@ def _trace(points: _Points, words: Mapping[str, str]) -> dict[str, Any]:
     """Return points as plotly takes them; of some networks the pointer tells what they are made of."""
     style = dict(points.style)
     errors = [row[2] for row in points.rows]
-    if style.pop("errors", False):
-        style["error_y"] = {"array": errors, "color": style["marker"]["color"], "thickness": 1, "width": 3}
+    if colour := style.pop("errors", None):
+        style["error_y"] = {"array": errors, "color": colour, "thickness": 1, "width": 0 if "faint" in colour else 3}
     return {
         "type": "scatter",
         "mode": "markers",
@@ -265,7 +274,8 @@ def _trace(points: _Points, words: Mapping[str, str]) -> dict[str, Any]:
         "y": [row[1] for row in points.rows],
         "customdata": [row[0] for row in points.rows],
         "hovertext": [
-            f"<b>{row[0]}</b> {row[1]} %, {row[3]} ms" + (f"<br>{more}" if (more := words.get(str(row[0]))) else "")
+            f"<b>{escaped(str(row[0]))}</b> {row[1]}{'' if row[2] is None else f' ± {row[2]}'} %, {row[3]} ms"
+            + (f"<br>{more}" if (more := words.get(str(row[0]))) else "")
             for row in points.rows
         ],
         "hoverinfo": "text+name",
@@ -295,13 +305,13 @@ def _note(value: float, text: str) -> dict[str, Any]:
 
 # Markers differ in shape as well as in colour.
 _CLOUD_STYLE = {"marker": {"color": "var(--faint)", "size": 4, "symbol": "circle"}, "opacity": 0.55}
-_EVALUATED_STYLE = {"marker": {"color": "var(--c1)", "size": 6, "symbol": "circle-open"}, "errors": False}
+_EVALUATED_STYLE = {"marker": {"color": "var(--c1)", "size": 6, "symbol": "circle-open"}, "errors": "var(--faint)"}
 _RIVAL_STYLE = {"marker": {"color": "var(--c4)", "size": 7, "symbol": "x-thin-open", "line": {"width": 1.5}}}
-_BASELINE_STYLE = {"marker": {"color": "var(--c3)", "size": 11, "symbol": "diamond"}, "errors": True}
-_DROPPED_STYLE = {"marker": {"color": "var(--c4)", "size": 9, "symbol": "triangle-down-open"}, "errors": True}
+_BASELINE_STYLE = {"marker": {"color": "var(--c3)", "size": 11, "symbol": "diamond"}, "errors": "var(--c3)"}
+_DROPPED_STYLE = {"marker": {"color": "var(--c4)", "size": 9, "symbol": "triangle-down-open"}, "errors": "var(--c4)"}
 _FRONT_STYLE = {
     "mode": "lines+markers",
     "marker": {"color": "var(--c2)", "size": 10, "symbol": "square"},
     "line": {"color": "var(--c2)", "shape": "hv", "width": 1.5},
-    "errors": True,
+    "errors": "var(--c2)",
 }

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from nas.analysis_record import Analysis
-from nas.baseline_record import Baseline, read_baselines
-from nas.defaults import EVALUATIONS
+from nas.baseline_record import RESULT_FILE, Baseline
+from nas.defaults import DEVICE, EVALUATIONS, STRATEGY
 from nas.devices import PRECISIONS, Precision, parse_device
 from nas.export.record import ExportedModel, read_export
 from nas.files import read_document
 from nas.front import Front
-from nas.goal import LATENCY
+from nas.goal import BOUND_OPTIONS, LATENCY, latency_on
 from nas.ledger import Genes
-from nas.run import Run, device_option, run_option
+from nas.run import Run, run_option
 from nas.status import RunStatus, run_status
 from nas.training_record import TrainingRecord, find_record
 from predictors.accuracy import LearnedPredictor, network_costs
@@ -30,6 +34,7 @@ from search_spaces.language import NetworkSpace
 from search_spaces.space import Genomes
 
 Values = npt.NDArray[np.float64]
+Kept = TypeVar("Kept")
 
 LEAST_TO_LEARN = 16
 """Evaluated networks without which accuracy is not predicted."""
@@ -106,6 +111,7 @@ class Holdings:
         self.run = run
         self.status: RunStatus = run_status(run)
         self.record: TrainingRecord | None = find_record(run.supernet_dir)
+        self._damaged: dict[str, None] = {}  # in order, each once
 
     @property
     def space(self) -> NetworkSpace:
@@ -151,57 +157,76 @@ class Holdings:
         return sum(ledger.count(name) for name in ledger.evaluators() if name.split(":")[2:3] == ["test"])
 
     @functools.cached_property
-    def baselines(self) -> Sequence[Baseline]:
-        """Hand-made networks that were trained beside the search."""
-        return read_baselines(self.run.path / "baselines")
+    def baselines(self) -> tuple[Baseline, ...]:
+        """Hand-made networks that were trained beside the search, fastest first; those that can be read."""
+        paths = sorted(self.run.path.glob(f"baselines/*/{RESULT_FILE}"))
+        found = [self._readable(path, lambda path: read_document(path, Baseline)) for path in paths]
+        return tuple(sorted((each for each in found if each), key=lambda each: each.plan.latency_ms))
 
     @functools.cached_property
     def analyses(self) -> dict[str, Analysis]:
-        """What the layers of exported networks take, by the export's name; files that have changed are left out."""
-        found: dict[str, Analysis] = {}
-        for name, record in self.exports.items():
-            for path in sorted((self.run.path / "analyses").glob(f"{name}-*.json")):
-                analysis = read_document(path, Analysis)
-                if analysis.sha256 == record.main.sha256:
-                    found.setdefault(name, analysis)
-        return found
+        """What the layers of exported networks take, by export and device; of files that have changed not."""
+        of = {record.main.sha256: name for name, record in self.exports.items()}
+        paths = sorted((self.run.path / "analyses").glob("*.json"))
+        found = [self._readable(path, lambda path: read_document(path, Analysis)) for path in paths]
+        return {f"{of[each.sha256]} on {each.device}": each for each in found if each and each.sha256 in of}
 
     @functools.cached_property
     def exports(self) -> dict[str, ExportedModel]:
         """Exported networks that can be read, by the name of their folder."""
-        found = {folder.name: _readable(folder) for folder in self.run.exports()}
-        return {name: record for name, record in found.items() if not isinstance(record, str)}
+        found = {folder.name: self._readable(folder, read_export) for folder in self.run.exports()}
+        return {name: record for name, record in found.items() if record is not None}
 
-    @functools.cached_property
-    def damaged_exports(self) -> dict[str, str]:
-        """Why others cannot be read, by the name of their folder."""
-        found = {folder.name: _readable(folder) for folder in self.run.exports()}
-        return {name: problem for name, problem in found.items() if isinstance(problem, str)}
+    def damaged(self) -> tuple[str, ...]:
+        """Return what is wrong with exports, analyses and hand-made networks that cannot be read."""
+        _ = self.exports, self.analyses, self.baselines
+        return tuple(self._damaged)
+
+    def _readable(self, path: Path, read: Callable[[Path], Kept]) -> Kept | None:
+        """Return what is in a file or folder, or None where it cannot be read; what is wrong is kept."""
+        try:
+            return read(path)
+        except InputError as error:
+            self._damaged[str(error)] = None
+            return None
 
     def _table(self, device: str) -> LatencyTable:
         return read_document(self.run.lut_path(parse_device(device)), LatencyTable)
 
 
-def _readable(folder: Path) -> ExportedModel | str:
-    """Return the record of an export, or what is wrong with it."""
-    try:
-        return read_export(folder)
-    except InputError as error:
-        return str(error)
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let numerical libraries use one thread: for matrices this small more of them wait for each other, often long."""
+    import sklearn.gaussian_process  # noqa: F401 - what is not loaded yet would not be limited
+
+    with ThreadpoolController().limit(limits=1):
+        yield
+
+
+def ratio_of(front: Front, latency: LatencyPredictor) -> float | None:
+    """Return a front's statistic over the table's latency; None where the table does not tell it."""
+    if front.budget_at == "min":
+        return 1.0
+    told = latency.table.sustained.get(front.budget_at)
+    return None if told is None else told.ratio
 
 
 def search_options(front: Front, *, compare: str = "") -> str:
     """Return the command that asks for what a front was asked, and for a comparison with another strategy."""
-    parts = ["nas search", *(device_option(each.device).strip() for each in front.devices)]
+    names = [each.device for each in front.devices]
+    usual = (LATENCY, *(latency_on(name) for name in names[1:]))
+    parts = ["nas search", *(f"--device {quote(name)}" for name in names if names != [DEVICE])]
     parts += ["--joint"] if front.others else []
     parts += [f"--budget-ms {each.budget_ms:.10g}" for each in front.devices if each.budget_ms is not None]
     parts += [f"--budget-at {front.budget_at}"] if front.budget_at != "min" else []
-    parts += [f"--objective {name}" for name in front.objectives if not name.startswith(LATENCY)]
+    parts += [f"--{BOUND_OPTIONS[name]} {limit:.10g}" for name, limit in front.bounds.items() if name in BOUND_OPTIONS]
+    parts += [f"--objective {name}" for name in front.objectives if front.objectives != usual]
     if evaluations := front.evaluations or (EVALUATIONS if compare else 0):
         parts.append(f"--evaluations {evaluations} --seed {front.seed}")
+    parts += [f"--strategy {front.strategy}"] if front.strategy not in ("", STRATEGY) else []
     against = front.comparison.against if front.comparison else compare
     parts += [f"--compare {against}"] if against else []
-    return " ".join(part for part in parts if part)
+    return " ".join(parts)
 
 
 def _fitted(known: Accuracies, kinds: Sequence[str] = tuple(REGRESSIONS)) -> LearnedPredictor:

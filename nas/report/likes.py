@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from nas.engine.evolution import Evolution, evolve
 from nas.engine.pareto import front_rows
-from nas.front import Front
 from nas.report.holdings import Accuracies, Holdings
 from nas.report.parts import Chart, Line, Missing, Part, Section, Table, rounded
 from predictors.latency import LatencyPredictor
@@ -31,7 +30,7 @@ def likes_section(held: Holdings) -> Section:
     """Return the section of all devices with a table."""
     parts: list[Part] = []
     for number, (device, latency) in enumerate(held.latencies.items()):
-        name = _front_name(held, device)
+        name = device
         known = held.accuracies[latency.table.precision]
         if known.predictor is None:
             search = held.command(f"nas search --budget-ms 50% --device {device}")
@@ -48,12 +47,6 @@ def likes_section(held: Holdings) -> Section:
         "front of predicted accuracy and predicted latency.",
         parts=tuple(parts),
     )
-
-
-def _front_name(held: Holdings, device: str) -> str:
-    """Return the front that is of a device alone, or is found for several of which it is the first; or the device."""
-    fronts: dict[str, Front] = held.fronts
-    return next((name for name, front in fronts.items() if name == device or front.device == device), device)
 
 
 def _shares(held: Holdings, latency: LatencyPredictor, known: Accuracies, number: int, name: str) -> list[Part]:
@@ -106,8 +99,7 @@ def _counted(held: Holdings, genomes: Genomes, kind: str) -> Counter[str]:
 def _option(block: BlockSpec, kind: str) -> Iterable[str]:
     if kind == "operator":
         return [block.family]
-    sizes = chosen_sizes(block)
-    return [f"{sizes[kind]}"] if kind in sizes else []
+    return [str(chosen_sizes(block).get(kind, "none"))]
 
 
 def _width(held: Holdings, genome: Genomes) -> float:

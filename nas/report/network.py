@@ -6,11 +6,13 @@ import dataclasses
 import itertools
 
 from nas.front import Candidate, Front
-from nas.report.holdings import Holdings
-from nas.report.parts import Drawing, DrawnBlock, Missing, Part, Section, Table
+from nas.report.holdings import Holdings, ratio_of
+from nas.report.parts import Drawing, DrawnBlock, Line, Missing, Part, Section, Table, escaped
 from nas.terminal import accuracy_text, ms_text
 from predictors.latency import LatencyPredictor
 from search_spaces.spec import BlockSpec, NetworkSpec, PlacedBlock, chosen_sizes
+
+_SAME = 1e-6  # relative difference of predictions by one table
 
 
 def network_section(held: Holdings) -> Section:
@@ -19,11 +21,12 @@ def network_section(held: Holdings) -> Section:
     for name, front in held.fronts.items():
         latency = held.latency_of(front)
         drawings = [_drawing(held, name, front, each, latency) for each in front.candidates]
-        parts += [
-            *drawings,
-            _table(name, next(each for each in drawings if each.chosen), list(held.fronts).index(name)),
-        ]
+        chosen = next(each for each in drawings if each.chosen)
+        parts += [*drawings, _table(name, chosen, list(held.fronts).index(name))]
         if latency is not None:
+            if latency.table.fingerprint_hash != front.fingerprint_hash or _differ(chosen, front.best):
+                text = "The latency table is not the one of the search: what blocks cost is by the table as it is now."
+                parts.append(Line(text=text, device=name))
             continue
         build = held.command(f"nas build-lut --device {front.device}")
         parts.append(Missing(what=f"What blocks cost on {front.device}", command=build, device=name))
@@ -38,6 +41,10 @@ def network_section(held: Holdings) -> Section:
     )
 
 
+def _differ(drawing: Drawing, candidate: Candidate) -> bool:
+    return abs(drawing.predicted_ms / candidate.predicted_latency_ms - 1.0) > _SAME
+
+
 def network_words(network: NetworkSpec) -> str:
     """Return a network in words, a line per stage, as plots show it."""
     lines = []
@@ -45,7 +52,7 @@ def network_words(network: NetworkSpec) -> str:
         blocks = [each.block for each in placed]
         runs = [(len(list(same)), words) for words, same in itertools.groupby(map(_block_words, blocks))]
         said = ", ".join(f"{count} x {words}" if count > 1 else words for count, words in runs)
-        lines.append(f"{stage}: {said} → {blocks[-1].out_channels} channels")
+        lines.append(f"{escaped(f'{stage}: {said}')} → {blocks[-1].out_channels} channels")
     return "<br>".join(lines)
 
 
@@ -63,8 +70,12 @@ def _drawing(
     held: Holdings, name: str, front: Front, candidate: Candidate, latency: LatencyPredictor | None
 ) -> Drawing:
     network = held.space.lower(held.space.check([candidate.genes])[0])
-    blocks = tuple(_drawn(placed, latency) for placed in network)
-    told = sum(each.latency_ms or 0.0 for each in blocks)
+    ratio = None if latency is None else ratio_of(front, latency)
+    usable = None if ratio is None else latency
+    blocks = tuple(_drawn(placed, usable, ratio or 1.0) for placed in network)
+    told, predicted_ms = sum(each.latency_ms or 0.0 for each in blocks), candidate.predicted_latency_ms
+    if usable is not None:
+        predicted_ms = float(usable.predict(held.space.check([candidate.genes]))[0]) * (ratio or 1.0)
     measured = candidate.measured_latency_ms
     figures = [
         accuracy_text(candidate.validation_accuracy, candidate.validation_standard_error),
@@ -77,14 +88,14 @@ def _drawing(
         name=candidate.id,
         title=f"{candidate.id}: {', '.join(figures)}",
         blocks=blocks,
-        rest_ms=candidate.predicted_latency_ms - told,
-        predicted_ms=candidate.predicted_latency_ms,
+        rest_ms=predicted_ms - told,
+        predicted_ms=predicted_ms,
         device=name,
         chosen=candidate == front.best,
     )
 
 
-def _drawn(placed: PlacedBlock, latency: LatencyPredictor | None) -> DrawnBlock:
+def _drawn(placed: PlacedBlock, latency: LatencyPredictor | None, ratio: float) -> DrawnBlock:
     block = placed.block
     inside = max((layer.channels for layer in block.layers()), default=0)
     return DrawnBlock(
@@ -95,7 +106,7 @@ def _drawn(placed: PlacedBlock, latency: LatencyPredictor | None) -> DrawnBlock:
         kernel=kernel if isinstance(kernel := chosen_sizes(block).get("kernel"), int) else 0,
         channels=(block.in_channels, inside, block.out_channels),
         resolution=(block.resolution, block.out_resolution),
-        latency_ms=None if latency is None else latency.block_ms(block),
+        latency_ms=None if latency is None else ratio * latency.block_ms(block),
         macs=block.macs(),
         params=block.params(),
     )

@@ -8,15 +8,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from nas.report.parts import Chart, Drawing, DrawnBlock, Report
+from nas.report.parts import Chart, Drawing, DrawnBlock, Report, escaped
 
 _COLOURS = 6
 _HALF_WIDTH, _HEIGHT = 58.0, 30
 _KERNEL_X, _PITCH, _LARGEST_KERNEL = 134.0, 3.6, 7
+_MOST_ROWS = 300  # of a table in the page; its CSV file has all
 _HEIGHT_PX = 380  # of plots that say nothing else
 
 
@@ -58,6 +60,8 @@ def page(report: Report, *, csv: str) -> str:
     return environment.get_template("page.html").render(
         report=report,
         csv=csv,
+        most_rows=_MOST_ROWS,
+        shown_for=lambda device: _shown_for(device, report.devices),
         height=_HEIGHT_PX,
         css=Markup(_asset("page.css")),
         js=Markup(_asset("page.js")),
@@ -69,18 +73,42 @@ def page(report: Report, *, csv: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("nas.report").joinpath("assets", name).read_text()
+    return resources.files("nas.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _plotly() -> str:
-    return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text()
+    return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
 
 
 def _charts(charts: list[Chart]) -> str:
     """Return plots as JSON that nothing in it can end the script element around it."""
-    plain = [{"name": each.name, "traces": each.traces, "layout": each.layout, "axes": each.axes} for each in charts]
+    plain = [
+        {
+            "name": each.name,
+            "traces": [_named(trace) for trace in each.traces],
+            "layout": each.layout,
+            "axes": each.axes,
+        }
+        for each in charts
+    ]
     text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _named(trace: dict[str, Any]) -> dict[str, Any]:
+    """Return a trace whose names are shown as they are: plotly would take tags in them for tags."""
+    x = [escaped(each) if isinstance(each, str) else each for each in trace["x"]]
+    return trace | {"x": x, "name": escaped(trace["name"])}
+
+
+def devices_of(front: str) -> tuple[str, ...]:
+    """Return the devices of a front, by its name."""
+    return tuple(front.split(" + "))
+
+
+def _shown_for(device: str, switch: tuple[str, ...]) -> str:
+    """Return the choices of the switch, as JSON, for which a part is shown that is of a device or of a front."""
+    return json.dumps([each for each in switch if device == each or device in devices_of(each)])
 
 
 def _colours(drawings: list[Drawing]) -> dict[str, int]:

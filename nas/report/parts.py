@@ -6,6 +6,7 @@ devices.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -109,7 +110,7 @@ class Drawing:
         title: what it is, with its figures.
         blocks: in the order in which they run.
         rest_ms: what the table adds for the network as a whole.
-        predicted_ms: of the whole network.
+        predicted_ms: of the whole network, by the table as it is.
         device: that latencies are of.
         chosen: whether it is shown first.
     """
@@ -237,6 +238,11 @@ class Report:
     def missing(self) -> tuple[Missing, ...]:
         """What the run does not hold."""
         return tuple(part for section in self.sections for part in section.parts if isinstance(part, Missing))
+
+
+def escaped(text: str) -> str:
+    """Return a text as plotly, which takes some tags for what they are, shows it unchanged."""
+    return html.escape(text, quote=False)
 
 
 def rounded(values: Sequence[float | None] | np.typing.NDArray[Any], digits: int = 5) -> list[float | None]:

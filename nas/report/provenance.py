@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from shlex import quote
 
 from nas.report.holdings import Holdings, search_options
 from nas.report.parts import Cell, Line, Part, Section, Table
+from nas.training_record import TrainingRecord
 from search_spaces.documents import canonical_json
 
 _PACKAGES = (
@@ -89,18 +91,38 @@ def _text(value: object) -> str:
 
 def _commands(held: Holdings) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    if held.record is not None:
-        made = "nas import-ofa …" if held.record.config is None else f"nas train --space {held.run.settings.space}"
-        rows.append(("accuracies, training", held.command(f"{made} --data {held.run.settings.data}")))
-    for device in held.latencies:
-        rows.append((f"latencies on {device}", held.command(f"nas build-lut --device {device}")))
-        rows.append((f"the table of {device}, tried on new networks", held.command(f"nas lut check --device {device}")))
+    if (record := held.record) is not None:
+        rows.append(("accuracies, training", held.command(_training(held, record))))
+    for device, latency in held.latencies.items():
+        if "kit:" in device:
+            made = f"nas build-lut --device kit --name {quote(device.partition('=')[2])} --out KIT.zip"
+        else:
+            made = f"nas build-lut --device {quote(device)} --seed {latency.table.seed}"
+            rows.append(
+                (f"the table of {device}, tried on new networks", held.command(f"nas lut check --device {device}"))
+            )
+        source = latency.table.source
+        made += f" --transfer-from {quote(source.device)}" if source else ""
+        rows.append((f"latencies on {device}", held.command(made)))
     rows += [(f"the front on {name}", held.command(search_options(front))) for name, front in held.fronts.items()]
-    rows += [(f"export {name}", held.command(f"nas verify exports/{name}")) for name in held.exports]
+    if held.baselines:
+        rows.append(("hand-made networks", held.command("nas baseline")))
+    exports = held.run.path / "exports"
+    rows += [(f"export {name}", held.command(f"nas verify {quote(str(exports / name))}")) for name in held.exports]
+    rows += [(f"layers of {name}", held.command(f"nas analyze {name.partition(' ')[0]}")) for name in held.analyses]
     rows.append(("this report", held.command("nas report")))
     return Table(
         name="commands", title="The command for every figure", columns=("figures", "command"), rows=tuple(rows)
     )
+
+
+def _training(held: Holdings, record: TrainingRecord) -> str:
+    """Return the command of the training; settings that have no option stand in the table of what was used."""
+    settings, config = held.run.settings, record.config
+    if config is None:
+        return f"nas import-ofa {quote(record.imported_from)}"
+    given = f"--steps {config.steps} --batch-size {config.batch_size} --seed {config.seed}"
+    return f"nas train --space {quote(settings.space)} --data {quote(settings.data)} {given}"
 
 
 def _test_reads(held: Holdings) -> Line:

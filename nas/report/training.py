@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from nas.data import ImageData
+from nas.data import ImageData, ImageSplit
+from nas.data.images import Pixels
 from nas.data.picture import sample_picture
 from nas.report.holdings import Holdings
 from nas.report.parts import Chart, Line, Missing, Part, Picture, Section, Table, rounded
@@ -18,6 +21,7 @@ from search_spaces.errors import MachineError
 _POINTS = 240
 _SAMPLES = 10
 _CLASSES = 24
+_LARGEST = 64  # side of an image, pixels
 
 
 def training_section(held: Holdings, images: ImageData | str) -> Section:
@@ -69,6 +73,8 @@ def _read_log(held: Holdings) -> dict[str, list[float | None]]:
         return {}
     except OSError as error:
         raise MachineError(f"cannot read {path}: {error.strerror}") from None
+    except csv.Error:
+        return {}  # damaged: said to be missing
     table = np.array([[_number(row.get(name)) for name in COLUMNS] for row in rows]).reshape(-1, len(COLUMNS))
     table = table[np.isfinite(table[:, 0])]
     if not len(table):
@@ -105,7 +111,8 @@ def _curves(held: Holdings, log: dict[str, list[float | None]]) -> list[Part]:
 
 def _curve(kind: str, unit: str, steps: list[float | None], told: Sequence[tuple[str, list[float | None]]]) -> Chart:
     title = f"Training {kind}"
-    ends = ", ".join(f"{name} ends at {values[-1]}" for name, values in told)
+    last = {name: next(each for each in reversed(values) if each is not None) for name, values in told}
+    ends = ", ".join(f"{name} ends at {value}" for name, value in last.items())
     return Chart(
         name=f"training-{kind}",
         title=f"{title}, on each step's own images",
@@ -153,9 +160,29 @@ def _ends(held: Holdings) -> list[Part]:
 
 
 def _samples(images: ImageData) -> Picture:
-    shown = ", ".join(images.class_names[:_CLASSES])
+    few = _few(images)
+    of = "each class" if len(few.class_names) == len(images.class_names) else f"the first {_CLASSES} classes"
     return Picture(
-        title=f"Training images, {_SAMPLES} of each class",
-        alt=f"Rows of images, one for each class: {shown}{', …' if len(images.class_names) > _CLASSES else ''}.",
-        png=sample_picture(images, columns=_SAMPLES, seed=0),
+        title=f"Training images, {_SAMPLES} of {of}",
+        alt=f"Rows of images, one for each class: {', '.join(few.class_names)}.",
+        png=sample_picture(few, columns=_SAMPLES, seed=0),
     )
+
+
+def _few(images: ImageData) -> ImageData:
+    """Return some training images of some classes, none larger than a picture of them needs."""
+    train, rng = images.split("train"), np.random.default_rng(0)
+    names = images.class_names[:_CLASSES]
+    members = [rng.permutation(np.flatnonzero(train.labels == label))[:_SAMPLES] for label in range(len(names))]
+    rows = np.concatenate(members)
+    side = min(images.resolution, _LARGEST)
+    pixels = np.stack([_resized(each, side) for each in train.images[rows]])
+    return replace(images, class_names=names, resolution=side, splits={"train": ImageSplit(pixels, train.labels[rows])})
+
+
+def _resized(image: Pixels, side: int) -> Pixels:
+    if image.shape[0] == side:
+        return image
+    grey = image.shape[2] == 1
+    resized = np.asarray(Image.fromarray(image[:, :, 0] if grey else image).resize((side, side)))
+    return resized[:, :, None] if grey else resized

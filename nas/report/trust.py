@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy.typing as npt
 
 from nas.engine.pareto import hypervolume
 from nas.front import Front
-from nas.report.holdings import LEAST_TO_LEARN, Accuracies, Holdings
+from nas.goal import LATENCY
+from nas.report.holdings import LEAST_TO_LEARN, Accuracies, Holdings, ratio_of, search_options
 from nas.report.parts import Cell, Chart, Line, Missing, Part, Section, Table, rounded
 from nas.terminal import ms_text
 from predictors.latency import LatencyPredictor, truth_ms
@@ -19,6 +21,7 @@ Values = npt.NDArray[np.float64]
 
 _BANDS = 5
 _STEPS = 256
+_SHOWN = 2000  # points of a plot
 
 
 def trust_section(held: Holdings) -> Section:
@@ -28,14 +31,14 @@ def trust_section(held: Holdings) -> Section:
         parts += _table_parts(latency, device, number)
     for each in held.status.tables:
         if each.problem is not None:
-            parts.append(Missing(what=each.problem, command=held.command(f"nas build-lut --device {each.device}")))
+            parts.append(Missing(what=each.problem, command=held.command("nas build-lut --device NAME")))
     if not held.latencies:
         parts.append(Missing(what="A latency table", command=held.command("nas build-lut --device cpu")))
     for number, (name, front) in enumerate(held.fronts.items()):
         parts += _predictor_parts(held, front, name, number)
         parts += _volume_parts(held, front, name, number)
     parts += _budget_parts(held)
-    parts += [Line(text=f"An export that cannot be read: {each}.") for each in held.damaged_exports.values()]
+    parts += [Line(text=f"Not readable, and left out: {each}.") for each in held.damaged()]
     return Section(
         name="trust",
         title="Can I trust it?",
@@ -110,7 +113,7 @@ def _predictor_parts(held: Holdings, front: Front, name: str, number: int) -> li
     known = held.accuracies_of(front)
     unseen = known.unseen
     if unseen is None or known.predictor is None:
-        search = held.command("nas search --evaluations 96")
+        search = held.command(search_options(front, compare="") + ("" if front.evaluations else " --evaluations 96"))
         what = f"{LEAST_TO_LEARN} evaluated networks, to tell how well accuracy is predicted"
         return [Missing(what=what, command=search, device=name)]
     tau = kendall_tau(unseen, known.values)
@@ -118,6 +121,7 @@ def _predictor_parts(held: Holdings, front: Front, name: str, number: int) -> li
         (held.space.architecture(genome).id, *rounded([100.0 * one, 100.0 * other]))
         for genome, one, other in zip(known.genomes, unseen, known.values, strict=True)
     )
+    shown = rows[-_SHOWN:]
     bands = _tau_in_bands(held, front, known, unseen)
     inside = "" if bands is None else f"; inside fifths of equal latency {bands:.2f} on average"
     ends = rounded([100.0 * min(unseen.min(), known.values.min()), 100.0 * max(unseen.max(), known.values.max())])
@@ -133,7 +137,7 @@ def _predictor_parts(held: Holdings, front: Front, name: str, number: int) -> li
             alt=f"Points around the diagonal: Kendall's τ is {tau:.2f}.",
             traces=(
                 _diagonal("equal", ends, "solid", 1.0),
-                _points("evaluated networks", [row[2] for row in rows], [row[1] for row in rows], rows, "%"),
+                _points("evaluated networks", [row[2] for row in shown], [row[1] for row in shown], shown, "%"),
             ),
             layout=_square("true accuracy %", "predicted accuracy %"),
             table=Table(
@@ -162,16 +166,20 @@ def _tau_in_bands(held: Holdings, front: Front, known: Accuracies, predicted: Va
 def _volume_parts(held: Holdings, front: Front, name: str, number: int) -> list[Part]:
     latency, known = held.latency_of(front), held.accuracies_of(front)
     own, against = known.of(front.asked) if front.asked else known, front.comparison
-    if latency is None or not len(own):
+    ratio = None if latency is None else ratio_of(front, latency)
+    if latency is None or ratio is None or not len(own) or front.objectives != (LATENCY,):
         return []
     title = "this search" if front.asked else "all evaluated networks, in their order"
     arms = {title: own}
     if against is not None and front.asked:
-        arms = {against.strategy: own, against.against: known.of(against.against_asked)}
-    both = np.concatenate([_objectives(latency, each) for each in arms.values()])
-    limit = front.budget_ms if front.budget_ms is not None and front.budget_at == "min" else both[:, 1].max()
-    reference = np.array([both[:, 0].max(), limit])
-    curves = {each: _volumes(_objectives(latency, arm), reference) for each, arm in arms.items()}
+        rival = known.of(against.against_asked)
+        arms = {against.strategy: own} | ({against.against: rival} if len(rival) else {})
+    objectives = {each: _objectives(latency, arm, ratio) for each, arm in arms.items()}
+    limit_ms = min(math.inf if front.budget_ms is None else front.budget_ms, front.reachable_ms[1])
+    reference = np.array([max(each[:, 0].max() for each in objectives.values()), limit_ms])
+    if against is not None and against.reference.keys() == {"error", LATENCY}:
+        reference = np.array([against.reference["error"], against.reference[LATENCY]])
+    curves = {each: _volumes(minimised, reference) for each, minimised in objectives.items()}
     ends = ", ".join(f"{each} {curve[-1][1]:.4g} after {curve[-1][0]}" for each, curve in curves.items())
     rows = tuple((each, count, *rounded([volume])) for each, curve in curves.items() for count, volume in curve)
     return [
@@ -212,8 +220,8 @@ def _volume_parts(held: Holdings, front: Front, name: str, number: int) -> list[
     ]
 
 
-def _objectives(latency: LatencyPredictor, known: Accuracies) -> Values:
-    return np.column_stack([1.0 - known.values, latency.predict(known.genomes)])
+def _objectives(latency: LatencyPredictor, known: Accuracies, ratio: float) -> Values:
+    return np.column_stack([1.0 - known.values, ratio * latency.predict(known.genomes)])
 
 
 def _volumes(minimised: Values, reference: Values) -> list[tuple[int, float]]:

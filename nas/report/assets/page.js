@@ -19,7 +19,7 @@
   const tracesOf = (chart, state) => {
     const axes = Object.values(chart.axes);
     const traces = chart.traces.map((trace, position) =>
-      axes.length ? { ...trace, x: axes[state.axis][position] } : trace);
+      axes.length ? { ...trace, x: axes[state.axis][position], ...unordered(trace, state) } : trace);
     if (state.selected === null) return traces;
     for (const trace of traces) {
       const at = (trace.customdata || []).lastIndexOf(state.selected);
@@ -34,6 +34,10 @@
     return traces;
   };
 
+  // What is in the order of one cost zigzags over another.
+  const unordered = (trace, state) =>
+    state.axis > 0 && trace.mode === "lines+markers" ? { mode: "markers" } : {};
+
   const layoutOf = (chart, state) => {
     const names = Object.keys(chart.axes);
     const own = { ...chart.layout };
@@ -45,7 +49,7 @@
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: "var(--ink)", size: 13 },
       margin: { l: 50, r: 15, t: 25, b: 45 }, hovermode: "closest", autosize: true,
-      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" },
+      uirevision: String(state.axis), legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" },
       hoverlabel: { bgcolor: "var(--panel)", font: { color: "var(--ink)" }, align: "left" }, ...own,
     };
   };
@@ -85,7 +89,7 @@
 
   const switchTo = (device) => {
     for (const part of document.querySelectorAll("[data-device]")) {
-      part.classList.toggle("off", part.dataset.device !== device);
+      part.classList.toggle("off", !JSON.parse(part.dataset.shownFor).includes(device));
     }
     charts.forEach(show);
   };

@@ -6,13 +6,15 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from nas.report.making import write_report
+from nas.report.parts import Chart, Line, Missing, Report, Section, Table, escaped
 from tests.command_line import nas_here, succeed
 
 OTHER = "kit:target=phone"
@@ -202,6 +204,30 @@ def test_without_scripts_all_figures_are_there(visit: Callable[..., Visit]) -> N
     seen = visit(java_script_enabled=False)
     assert seen.page.locator(".network").count() == seen.page.locator(".network >> visible=true").count() > 0
     assert seen.page.locator("summary >> visible=true").count() >= 10
+
+
+def test_texts_of_users_are_shown_as_they_are(browser: Browser, tmp_path: Path) -> None:
+    text = "<b>a</b></script><img src=x onerror=alert(1)> & =1"
+    trace = {"type": "bar", "name": text, "x": [text, "other"], "y": [1, 2], "hovertext": [escaped(text)] * 2}
+    table = Table(name="table", title=text, columns=(text, "n"), rows=((text, 1), ("=1+1", 2)))
+    layout = {"showlegend": True}
+    chart = Chart(name="chart", title=text, alt=text, traces=(trace,), layout=layout, table=table)
+    parts = (Line(text=text), Missing(what=text, command=text), chart, replace(table, name="other"))
+    section = Section(name="section", title=text, about=text, parts=parts)
+    made = Report(title=text, subtitle=text, devices=(text,), sections=(section,))
+    tables = write_report(made, tmp_path / "report.html")
+    context = browser.new_context()
+    seen = Visit(context.new_page())
+    seen.listen()
+    seen.page.goto((tmp_path / "report.html").as_uri())
+    seen.page.wait_for_selector("#chart .legendtext")
+    assert seen.page.locator("#chart .legendtext").first.text_content() == text
+    assert text in seen.page.locator("#chart .xtick text").all_text_contents()
+    assert seen.page.locator("h1").text_content() == text
+    assert seen.page.locator("img").count() == 0
+    assert seen.problems == []
+    context.close()
+    assert tables[0].read_text().splitlines()[2] == "'=1+1,2"  # no formula for spreadsheets
 
 
 def test_everything_has_a_name_for_those_who_do_not_see_it(visit: Callable[..., Visit]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ import numpy.typing as npt
 import pytest
 
 from nas.devices import parse_device
-from nas.front import Front
+from nas.front import DeviceBudget, Front
+from nas.report.holdings import search_options
 from nas.run import Run
 from predictors.latency import LatencyPredictor
 from predictors.quality import kendall_tau
@@ -51,7 +54,7 @@ def test_one_page_of_all_sections_that_loads_nothing(reported: tuple[Path, Finis
 def test_the_front_is_the_run_s(reported: tuple[Path, Finished]) -> None:
     run, _ = reported
     front: Front = Run.open(run).front()
-    rows = [row for row in rows_of(run / "report" / "front-0.csv") if row["what"] == "front, validated"]
+    rows = [row for row in rows_of(run / "report-tables" / "front-0.csv") if row["what"] == "front, validated"]
     assert [row["network"] for row in rows] == [each.id for each in front.candidates]
     for row, each in zip(rows, front.candidates, strict=True):
         assert float(row["accuracy %"]) == pytest.approx(100 * each.validation_accuracy, rel=1e-4)
@@ -64,7 +67,7 @@ def test_what_the_search_and_its_rival_asked_for_is_told_apart(reported: tuple[P
     run, _ = reported
     front = Run.open(run).front()
     assert front.comparison is not None
-    rows = rows_of(run / "report" / "volume-0.csv")
+    rows = rows_of(run / "report-tables" / "volume-0.csv")
     for strategy, evaluations, volume in (
         (front.comparison.strategy, front.comparison.evaluations, front.comparison.hypervolume),
         (front.comparison.against, front.comparison.against_evaluations, front.comparison.against_hypervolume),
@@ -81,7 +84,7 @@ def test_the_network_is_drawn_with_what_its_blocks_cost(reported: tuple[Path, Fi
     opened = Run.open(run)
     best = opened.front().best
     spec = opened.space.lower(opened.space.check([best.genes])[0])
-    rows = rows_of(run / "report" / "network-0.csv")
+    rows = rows_of(run / "report-tables" / "network-0.csv")
     assert [row["slot"] for row in rows] == [placed.slot for placed in spec]
     assert sum(float(row["MMACs"]) for row in rows) == pytest.approx(best.macs / 1e6, rel=1e-2)
     assert sum(int(row["params"]) for row in rows) == best.params
@@ -94,10 +97,10 @@ def test_errors_of_predictions_are_those_of_the_table(reported: tuple[Path, Fini
     run, finished = reported
     opened = Run.open(run)
     table = LatencyPredictor(opened.space, opened.latency_table(parse_device("cpu"))).table
-    errors = rows_of(run / "report" / "lut-errors-0.csv")
+    errors = rows_of(run / "report-tables" / "lut-errors-0.csv")
     assert float(errors[0]["mean error %"]) == pytest.approx(table.error.mape_percent, rel=1e-3)
-    assert len(rows_of(run / "report" / "lut-0.csv")) == len(table.held_out)
-    told = rows_of(run / "report" / "predictor-0.csv")
+    assert len(rows_of(run / "report-tables" / "lut-0.csv")) == len(table.held_out)
+    told = rows_of(run / "report-tables" / "predictor-0.csv")
     predicted, true = (_column(told, name) for name in ("predicted accuracy %", "true accuracy %"))
     tau = kendall_tau(predicted, true)
     (line,) = (line for line in finished.json["sections"]["trust"]["lines"] if "Kendall" in line)
@@ -111,10 +114,10 @@ def _column(rows: list[dict[str, str]], name: str) -> npt.NDArray[np.float64]:
 def test_the_tables_beside_it_are_those_of_the_json(reported: tuple[Path, Finished]) -> None:
     run, finished = reported
     told = finished.json
-    assert sorted(told["tables"]) == sorted(str(path) for path in (run / "report").glob("*.csv"))
+    assert sorted(told["tables"]) == sorted(str(path) for path in (run / "report-tables").glob("*.csv"))
     for section in told["sections"].values():
         for name, table in section["tables"].items():
-            rows = rows_of(run / "report" / f"{name}.csv")
+            rows = rows_of(run / "report-tables" / f"{name}.csv")
             assert [list(row) for row in rows] == [table["columns"]] * len(table["rows"])
 
 
@@ -146,10 +149,17 @@ def test_damaged_files_are_named_and_the_rest_is_shown(searched_run: Path, tmp_p
     run = shutil.copytree(searched_run, tmp_path / "run")
     (run / "front.json").write_text("{}")
     (run / "luts" / "cpu.json").write_text("no json")
+    (run / "supernet" / "training.csv").write_bytes(bytes(200_000))
+    for name in ("analyses/x-cpu.json", "baselines/x/baseline.json", "exports/x/export.json"):
+        (run / name).parent.mkdir(parents=True)
+        (run / name).write_text("{}")
     told = succeed(nas_here("report", "--run", run, "--json")).json
     said = " ".join(each["what"] for each in told["missing"])
     assert "front.json" in said
     assert "cpu.json" in said
+    assert "nas train" in {each["command"].partition(" --")[0] for each in told["missing"]}
+    left_out = [line for line in told["sections"]["trust"]["lines"] if "left out" in line]
+    assert len(left_out) == 3
     assert (run / "report.html").exists()
 
 
@@ -157,12 +167,11 @@ def test_names_of_users_are_texts_and_nothing_else(searched_run: Path, tmp_path:
     run = shutil.copytree(searched_run, tmp_path / "<b>run</b>")
     settings = json.loads((run / "space.json").read_text())
     payload = "</script><img src=x onerror=alert(1)>"
-    settings["class_names"][0] = payload
     settings["data"] = f"folder:/nowhere/{payload}"
     (run / "space.json").write_text(json.dumps(settings))
     succeed(nas_here("report", "--run", run, "--json"))
     page = (run / "report.html").read_text()
-    assert "onerror" in page
+    assert html.escape(payload) in page
     assert payload not in page
     assert "<b>run</b>" not in page
 
@@ -183,7 +192,40 @@ def test_two_runs_are_compared(searched_run: Path, tmp_path: Path) -> None:
         assert row[3] < 0
     settings = told["sections"]["provenance"]["tables"]["settings"]["rows"]
     assert {row[-1] for row in settings} == {""}
-    assert len(rows_of(tmp_path / "both" / "fronts-0.csv")) == 2 * len(candidates)
+    assert "the same run" in refusal(nas_here("report", first, first, "--out", out))
+    assert len(rows_of(tmp_path / "both-tables" / "fronts-0.csv")) == 2 * len(candidates)
+
+
+def test_fronts_of_other_statistics_are_not_compared(searched_run: Path, tmp_path: Path) -> None:
+    first, second = (shutil.copytree(searched_run, tmp_path / name) for name in ("one", "other"))
+    kept = json.loads((second / "front.json").read_text())
+    kept["fronts"]["cpu"]["budget_at"] = "p90"
+    (second / "front.json").write_text(json.dumps(kept))
+    told = succeed(nas_here("report", first, second, "--out", tmp_path / "both.html", "--json")).json
+    assert "budgets-0" not in told["sections"]["front"]["tables"]
+    assert any("not of the same statistic" in line for line in told["sections"]["front"]["lines"])
+
+
+def test_the_command_of_a_front_asks_for_what_was_asked(searched_run: Path) -> None:
+    front = Run.open(searched_run).front()
+    words = search_options(front).split()
+    assert words[:3] == ["nas", "search", "--budget-ms"]
+    assert front.budget_ms is not None
+    assert float(words[3]) == pytest.approx(front.budget_ms)
+    assert {"--evaluations", "--compare"} <= set(words)
+    other = DeviceBudget(
+        device="kit:target=phone",
+        fingerprint_hash="",
+        budget_ms=2.0,
+        reachable_ms=(1.0, 3.0),
+        budget_binds=True,
+        margin=0.1,
+    )
+    joint = replace(front, others=(other,), bounds={"params": 1e5}, objectives=("latency_ms", "params"))
+    said = search_options(joint)
+    assert "--device cpu --device kit:target=phone --joint" in said
+    assert "--max-params 100000" in said
+    assert "--objective latency_ms --objective params" in said
 
 
 def test_what_cannot_be_reported_is_refused(searched_run: Path, tmp_path: Path) -> None:
@@ -206,4 +248,4 @@ def test_made_again_it_is_the_same_and_a_terminal_shows_its_figures(
         assert section["title"].upper() in printed
         assert all(line in printed for line in section["lines"])
     assert Run.open(run).front().best.id in printed
-    assert printed.endswith(f"all figures in {out.with_suffix('')}\n")
+    assert printed.endswith(f"all figures in {out.with_name('report-tables')}\n")
