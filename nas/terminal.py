@@ -120,8 +120,8 @@ _WIDEST = 500
 
 
 def _stacked(title: str) -> str:
-    """Return the title of a column of figures with a line for each word: figures are short."""
-    return title.replace(" ", "\n")
+    """Return the title of a column of figures in two lines: figures are short."""
+    return title.replace(" ", "\n", 1)
 
 
 def print_json(value: dict[str, object]) -> None:
