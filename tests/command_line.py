@@ -6,8 +6,10 @@ import contextlib
 import io
 import json
 import os
+import pty
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,21 @@ def nas(*arguments: object, cwd: Path | None = None) -> Finished:
         command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=900
     )
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def on_terminal(words: Sequence[str | Path], columns: int) -> list[str]:
+    """Return the lines that a program prints on a terminal of so many columns, without colour."""
+    ours, theirs = pty.openpty()
+    variables = environment(COLUMNS=str(columns), TERM="dumb")
+    with subprocess.Popen(words, stdout=theirs, stderr=theirs, env=variables) as process:
+        os.close(theirs)
+        printed = b""
+        with contextlib.suppress(OSError):  # what Linux says where the other end is closed
+            while part := os.read(ours, 4096):
+                printed += part
+        assert process.wait() == 0, printed
+    os.close(ours)
+    return printed.decode().replace("\r", "").splitlines()
 
 
 def nas_here(*arguments: object) -> Finished:

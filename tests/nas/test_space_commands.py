@@ -12,7 +12,7 @@ import torch
 
 from nas.run import Run
 from search_spaces.catalogue import SPACES, find_space
-from tests.command_line import exported, nas, nas_here, refusal, succeed
+from tests.command_line import command, exported, nas, nas_here, on_terminal, refusal, succeed
 from tests.nas.test_cli import documented_keys, keys_of
 from tests.nas.test_ofa_weights import published
 
@@ -54,8 +54,8 @@ def test_named_spaces_are_listed() -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_a_space_is_shown(name: str) -> None:
     space = find_space(name, channels=3, classes=10)
-    text = succeed(nas_here("space", "show", name)).stdout
-    assert max(map(len, text.splitlines()[1:])) <= 80
+    lines = on_terminal(command("space", "show", name), 80)
+    assert max(map(len, lines)) <= 80
     shown = succeed(nas_here("space", "show", name, "--json")).json
     assert keys_of(shown, without=("layout", "blocks_by_resolution")) == documented_keys()["space show"]
     assert shown["architectures"] == space.count()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nas.run import Run
-from tests.command_line import command, environment, nas
+from tests.command_line import command, environment, nas, on_terminal
 
 TABLE = """
 from nas.terminal import print_table
@@ -24,23 +22,6 @@ say("some words that are too long for a narrow terminal, see `nas search --budge
 """
 
 
-def on_terminal(script: str, columns: int) -> list[str]:
-    """Return the lines that a script prints on a terminal of so many columns."""
-    ours, theirs = pty.openpty()
-    variables = environment(COLUMNS=str(columns), TERM="dumb")
-    with subprocess.Popen([sys.executable, "-c", script], stdout=theirs, stderr=theirs, env=variables) as process:
-        os.close(theirs)
-        printed = b""
-        try:
-            while part := os.read(ours, 4096):
-                printed += part
-        except OSError:
-            pass  # what Linux says where the other end is closed
-        assert process.wait() == 0, printed
-    os.close(ours)
-    return printed.decode().replace("\r", "").splitlines()
-
-
 def in_pipe(script: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment(COLUMNS="30"), capture_output=True, text=True, check=True
@@ -50,7 +31,7 @@ def in_pipe(script: str) -> list[str]:
 
 @pytest.mark.parametrize("columns", [20, 34, 50, 200])
 def test_figures_of_a_table_are_never_broken(columns: int) -> None:
-    lines = on_terminal(TABLE, columns)
+    lines = on_terminal([sys.executable, "-c", TABLE], columns)
     assert any("0.123456" in line and "50120.499" in line for line in lines)
     assert "latency" in " ".join(lines)
 
@@ -62,7 +43,7 @@ def test_a_table_in_a_pipe_has_a_line_for_each_row() -> None:
 
 
 def test_texts_break_between_words_and_commands_stay_whole() -> None:
-    lines = on_terminal(LINE, 40)
+    lines = on_terminal([sys.executable, "-c", LINE], 40)
     assert len(lines) > 2
     assert any("`nas search --budget-ms 50%`" in line for line in lines)
     assert any("/a/path/of/some/length" in line for line in lines)
