@@ -13,7 +13,8 @@ from nas.budget import rounded_up
 from nas.data import SPLITS, ImageData, told_unreadable
 from nas.front import Candidate, Comparison, Front
 from nas.run import Run, run_option
-from nas.terminal import accuracy_text, in_words, ms_text, print_json, print_table, say, warn
+from nas.terminal import print_json, print_table, say, warn
+from nas.wording import accuracy_text, in_words, ms_text
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
@@ -274,6 +275,10 @@ def bench(report: BenchReport, *, as_json: bool) -> None:
 
 def _candidates(result: Front) -> None:
     best, ties = result.best, result.ties
+    guessed = result.others and any(None in each.measured_everywhere_ms for each in result.candidates)
+    signs = ["* best"]
+    signs += ["= as accurate within one standard error"] if ties else []
+    signs += ["? predicted"] if guessed else []
     told = {*result.objectives, *result.bounds}
     extra = {name: title for name, title in (("file_mb", "file MB"), ("memory_mb", "mem MB")) if name in told}
     # Of several devices, the best figure there is: a table is as wide as a terminal.
@@ -292,7 +297,7 @@ def _candidates(result: Front) -> None:
             ]
             for candidate in result.candidates
         ],
-        title=f"Front on {result.name} (* best" + (", = as accurate within one standard error)" if ties else ")"),
+        title=f"Front on {result.name} ({', '.join(signs)})",
         whole=2,
     )
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from nas.export.record import ExportedFile, ExportedModel
 from nas.export.verify import Verification
 from nas.run import Run, run_option
-from nas.terminal import accuracy_text, ms_text, print_json, print_table, say
+from nas.terminal import print_json, print_table, say, warn
+from nas.wording import accuracy_text, counted, ms_text
 
 if TYPE_CHECKING:
     from nas.finetune import FinetuneRecord
@@ -40,7 +41,7 @@ def exported(run: Run, record: ExportedModel, directory: Path, *, as_json: bool)
         say(f"The file itself runs in {ms_text(latency_ms)} ms on {device}{at}{budget}.")
     say(
         f"Test accuracy of the file: {accuracy_text(record.main.test_accuracy, record.main.test_standard_error)} "
-        f"({record.data.test_images} images; the test split has been read {record.test_reads} times)"
+        f"({record.data.test_images} images; the test split has been read {counted(record.test_reads, 'time')})"
     )
     for file in record.files:
         say(str(directory / file.file))
@@ -107,4 +108,6 @@ def finetuned(run: Run, record: FinetuneRecord, directory: Path, *, as_json: boo
     )
     if in_precision:
         say(f"In floats it has {100 * record.after_in_floats:.1f} % after.")
+    if record.after < record.before:
+        warn("it has become worse; more --steps or another --learning-rate may help")
     say(f"Next: nas export --pick {record.id} --finetuned{run_option(run.path)}")

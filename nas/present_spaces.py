@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from nas.terminal import in_words, print_json, print_table, say
+from nas.terminal import print_json, print_table, say
+from nas.wording import in_words
 from predictors.space_summary import Range, SpaceSummary
 from search_spaces.language import NetworkSpace
 from search_spaces.layout import Operator, Stage

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from nas.status import FrontStatus, RunStatus, TableStatus
-from nas.terminal import in_words, print_json, say
+from nas.terminal import print_json, say
+from nas.wording import in_words
 
 _INDENT = 13
 

@@ -10,6 +10,7 @@ from nas.devices import parse_device
 from nas.export.record import FORMATS, ExportedFile, ExportedModel
 from nas.lut import STATISTIC
 from nas.onnx_format import exporter_name
+from nas.wording import counted
 from search_spaces.documents import canonical_json
 from search_spaces.language import NetworkSpace
 from search_spaces.spec import NetworkSpec, chosen_sizes
@@ -96,9 +97,9 @@ def model_card(record: ExportedModel, spec: NetworkSpec) -> str:
         "## Files",
         _files(record),
         f"Accuracies are of {images} of {_code(record.data.name)} (content {record.data.content_hash[:16]}), ± one "
-        f"standard error; the test split has been read {record.test_reads} times with these weights. A file in floats "
-        "gives the network's logits within *parity*; *agreement* is the share of search-validation images to which it "
-        f"gives the network's class. {_latency(record)}",
+        f"standard error; the test split has been read {counted(record.test_reads, 'time')} with these weights. A file "
+        "in floats gives the network's logits within *parity*; *agreement* is the share of search-validation images to "
+        f"which it gives the network's class. {_latency(record)}",
         *_kept_in_floats(record),
         "## Use",
         _use(record),

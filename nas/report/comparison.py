@@ -13,7 +13,7 @@ from nas.front import Candidate, Front
 from nas.report.holdings import Holdings, one_thread
 from nas.report.parts import Cell, Chart, Line, Missing, Part, Report, Section, Table, rounded
 from nas.run import Run
-from nas.terminal import in_words
+from nas.wording import counted, in_words
 from predictors.quality import kendall_tau
 from search_spaces.documents import canonical_json
 from search_spaces.errors import InputError
@@ -225,7 +225,7 @@ def _told(held: Holdings) -> dict[str, str]:
         "space": f"{status.space} ({held.space.hash}), {in_words(status.architectures)} networks",
         "data": status.data,
         "networks evaluated": f"{status.evaluated:,}",
-        "test split read": f"{held.test_reads} times",
+        "test split read": counted(held.test_reads, "time"),
     }
     if record is not None:
         told |= {"data content": record.data_hash[:16], "supernet": record.supernet_hash, "torch": record.torch_version}

@@ -15,7 +15,7 @@ from nas.report.holdings import Accuracies, Holdings, ratio_of, search_options
 from nas.report.network import network_words
 from nas.report.parts import Cell, Chart, Choice, Line, Missing, Part, Section, Table, escaped, rounded
 from nas.run import device_option
-from nas.terminal import accuracy_text, ms_text
+from nas.wording import accuracy_text, ms_text
 from predictors.accuracy import network_costs
 from predictors.latency import LatencyPredictor
 from predictors.quality import standard_error

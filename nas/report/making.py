@@ -22,8 +22,8 @@ from nas.report.provenance import provenance_section
 from nas.report.training import training_section
 from nas.report.trust import trust_section
 from nas.run import Run
-from nas.terminal import in_words
 from nas.training_record import find_record
+from nas.wording import in_words
 from search_spaces.errors import InputError, MachineError
 
 

@@ -8,7 +8,7 @@ import itertools
 from nas.front import Candidate, Front
 from nas.report.holdings import Holdings, ratio_of
 from nas.report.parts import Drawing, DrawnBlock, Line, Missing, Part, Section, Table, escaped
-from nas.terminal import accuracy_text, ms_text
+from nas.wording import accuracy_text, ms_text
 from predictors.latency import LatencyPredictor
 from search_spaces.spec import BlockSpec, NetworkSpec, PlacedBlock, chosen_sizes
 

@@ -9,6 +9,7 @@ from shlex import quote
 from nas.report.holdings import Holdings, search_options
 from nas.report.parts import Cell, Line, Part, Section, Table
 from nas.training_record import TrainingRecord
+from nas.wording import counted
 from search_spaces.documents import canonical_json
 
 _PACKAGES = (
@@ -126,8 +127,7 @@ def _training(held: Holdings, record: TrainingRecord) -> str:
 
 
 def _test_reads(held: Holdings) -> Line:
-    reads = held.test_reads
     return Line(
-        text=f"The test split has been read {reads} time{'' if reads == 1 else 's'} in this run; no search sees "
+        text=f"The test split has been read {counted(held.test_reads, 'time')} in this run; no search sees "
         "it, and every figure above is of the search-validation split, but where an export says test."
     )

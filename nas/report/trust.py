@@ -13,7 +13,7 @@ from nas.front import Front
 from nas.goal import LATENCY
 from nas.report.holdings import LEAST_TO_LEARN, Accuracies, Holdings, ratio_of, search_options
 from nas.report.parts import Cell, Chart, Line, Missing, Part, Section, Table, rounded
-from nas.terminal import ms_text
+from nas.wording import ms_text
 from predictors.latency import LatencyPredictor, truth_ms
 from predictors.quality import LatencyError, kendall_tau
 
