@@ -75,19 +75,20 @@ def print_table(
     from rich.markup import escape
     from rich.table import Table
 
+    console = Console()
+    narrow = console.is_terminal  # figures are short: their titles take two lines where there is not all the room
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
         is_figure = position >= left
         table.add_column(
-            _stacked(column) if is_figure else column,
+            column.replace(" ", "\n", 1) if is_figure and narrow else column,
             justify="right" if is_figure else "left",
             overflow="fold",
             no_wrap=is_figure or position < whole,
         )
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    console = Console()
-    if not console.is_terminal:
+    if not narrow:
         # Nobody is to read around breaks that no terminal asked for.
         console = Console(width=_WIDEST)
     # Figures are never broken: a terminal that is too narrow for them breaks whole lines.
@@ -99,11 +100,6 @@ def print_table(
 
 
 _WIDEST = 500
-
-
-def _stacked(title: str) -> str:
-    """Return the title of a column of figures in two lines: figures are short."""
-    return title.replace(" ", "\n", 1)
 
 
 def print_json(value: dict[str, object]) -> None:

@@ -214,7 +214,8 @@ def test_another_pick_is_exported_beside_and_reads_of_the_test_split_are_counted
     finished = succeed(nas_here("export", "--run", run, "--pick", unique_beginning(other, front)))
     assert finished.stderr == ""
     assert "the test split has been read 2 times" in finished.stdout
-    assert finished.stdout.endswith(f"{run / 'exports' / other.id / MODEL_FILE}\n")
+    folder = run / "exports" / other.id
+    assert finished.stdout.splitlines()[-2:] == [str(folder / MODEL_FILE), f"Next: nas verify {folder} --run {run}"]
     assert {path.name for path in (run / "exports").iterdir()} == {front.best.id, other.id}
     exported = read_document(run / "exports" / other.id / RECORD_FILE, ExportedModel)
     assert exported.test_reads == 2
