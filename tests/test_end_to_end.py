@@ -218,8 +218,9 @@ def test_every_command_works_with_no_other_flag(tmp_path: Path) -> None:
     succeed(nas("build-lut", "--device", "cpu", cwd=tmp_path))
     assert "does not bind" in succeed(nas("search", "--budget-ms", "10", cwd=tmp_path)).stdout
     finished = succeed(nas("export", cwd=tmp_path))
-    path = finished.stdout.splitlines()[-1]
+    path, then = finished.stdout.splitlines()[-2:]
     assert path.startswith("runs/default/exports/")
+    assert then == f"Next: nas verify {path.rpartition('/')[0]}"
     assert "p90 ms" in succeed(nas("bench", path, cwd=tmp_path)).stdout
     assert [each.name for each in tmp_path.iterdir()] == ["runs"]
     accuracy = re.search(r"Test accuracy of the file: (\d+\.\d)", finished.stdout)
