@@ -89,6 +89,10 @@ class Analysis:
     peaks: Peaks
     layers: Annotated[tuple[LayerTime, ...], Field(min_length=1)]
 
+    def __post_init__(self) -> None:
+        if not self.bound_ms > 0.0:
+            raise ValueError("no layer takes any time at all")
+
     @property
     def bound_ms(self) -> float:
         """The least time that the layers can take here, one after the other."""

@@ -30,7 +30,7 @@ def efficiency_section(held: Holdings) -> Section:
 
 
 def _parts(name: str, analysis: Analysis, number: int) -> list[Part]:
-    counted = [each for each in analysis.layers if each.macs]
+    counted = [each for each in analysis.layers if each.compute_ms > 0.0]
     gap = -math.log(analysis.efficiency) if analysis.efficiency > 0 else math.inf
     rows = tuple(
         (
@@ -55,13 +55,13 @@ def _parts(name: str, analysis: Analysis, number: int) -> list[Part]:
             f"memory as it is, {100 * analysis.attainable_efficiency:.0f} % could be reached. "
             f"{100 * analysis.memory_bound_share:.0f} % of the bound is waiting for memory.",
         ),
-        *([_waterline(name, analysis, counted, number, table)] if counted else []),
+        *([_waterline(name, counted, number, table)] if counted else []),
         _gaps(name, analysis, number, table),
     ]
 
 
-def _waterline(name: str, analysis: Analysis, layers: list[LayerTime], number: int, table: Table) -> Chart:
-    """Return bars as wide as a layer's work and as high as its intensity, and the machine's balance as water."""
+def _waterline(name: str, layers: list[LayerTime], number: int, table: Table) -> Chart:
+    """Return bars as wide as a layer's work and as high as its intensity, and what memory asks for as water."""
     widths = [each.macs / 1e6 for each in layers]
     starts = [sum(widths[:position]) for position in range(len(widths))]
     placed = list(zip(starts, widths, layers, strict=True))
@@ -70,7 +70,7 @@ def _waterline(name: str, analysis: Analysis, layers: list[LayerTime], number: i
         name=f"waterline-{number}",
         title=f"Waterline of {name}",
         alt=f"Bars of arithmetic intensity by layer, as wide as their work. {under} of {len(layers)} layers with "
-        f"multiply-accumulates are bound by memory: they end under their line.",
+        "multiply-accumulates are bound by memory: they end under their line.",
         traces=(*_bars(placed), _water(placed)),
         layout={
             "xaxis": {"title": {"text": "MMACs, layer after layer"}},

@@ -211,8 +211,8 @@ def ratio_of(front: Front, latency: LatencyPredictor) -> float | None:
     return None if told is None else told.ratio
 
 
-def search_options(front: Front, *, compare: str = "") -> str:
-    """Return the command that asks for what a front was asked, and for a comparison with another strategy."""
+def search_options(front: Front, *, compare: str = "", anew: bool = False) -> str:
+    """Return the command that asks for what a front was asked, and for a comparison, or to search anew in any case."""
     names = [each.device for each in front.devices]
     usual = (LATENCY, *(latency_on(name) for name in names[1:]))
     parts = ["nas search", *(f"--device {quote(name)}" for name in names if names != [DEVICE])]
@@ -221,7 +221,7 @@ def search_options(front: Front, *, compare: str = "") -> str:
     parts += [f"--budget-at {front.budget_at}"] if front.budget_at != "min" else []
     parts += [f"--{BOUND_OPTIONS[name]} {limit:.10g}" for name, limit in front.bounds.items() if name in BOUND_OPTIONS]
     parts += [f"--objective {name}" for name in front.objectives if front.objectives != usual]
-    if evaluations := front.evaluations or (EVALUATIONS if compare else 0):
+    if evaluations := front.evaluations or (EVALUATIONS if compare or anew else 0):
         parts.append(f"--evaluations {evaluations} --seed {front.seed}")
     parts += [f"--strategy {front.strategy}"] if front.strategy not in ("", STRATEGY) else []
     against = front.comparison.against if front.comparison else compare

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,11 @@ _KINDS = ("operator", "kernel", "expansion")
 def likes_section(held: Holdings) -> Section:
     """Return the section of all devices with a table."""
     parts: list[Part] = []
-    for number, (device, latency) in enumerate(held.latencies.items()):
-        name = device
+    for number, (name, latency) in enumerate(held.latencies.items()):
         known = held.accuracies[latency.table.precision]
         if known.predictor is None:
-            search = held.command(f"nas search --budget-ms 50% --device {device}")
-            parts.append(Missing(what=f"Accuracies to learn from, for {device}", command=search, device=name))
+            search = held.command(f"nas search --budget-ms 50% --device {name}")
+            parts.append(Missing(what=f"Accuracies to learn from, for {name}", command=search, device=name))
         else:
             parts += _shares(held, latency, known, number, name)
         parts += _stairs(latency, number, name)
@@ -87,19 +86,17 @@ def _predicted_front(held: Holdings, latency: LatencyPredictor, known: Accuracie
 
 
 def _counted(held: Holdings, genomes: Genomes, kind: str) -> Counter[str]:
-    """Return how many blocks that were chosen among several have each option."""
+    """Return how many blocks of stages have each option."""
     count: Counter[str] = Counter()
     for genome in genomes:
         for placed in held.space.lower(genome):
             if ".block" in placed.slot:
-                count.update(_option(placed.block, kind))
+                count[_option(placed.block, kind)] += 1
     return count
 
 
-def _option(block: BlockSpec, kind: str) -> Iterable[str]:
-    if kind == "operator":
-        return [block.family]
-    return [str(chosen_sizes(block).get(kind, "none"))]
+def _option(block: BlockSpec, kind: str) -> str:
+    return block.family if kind == "operator" else str(chosen_sizes(block).get(kind, "none"))
 
 
 def _width(held: Holdings, genome: Genomes) -> float:

@@ -113,7 +113,7 @@ def _predictor_parts(held: Holdings, front: Front, name: str, number: int) -> li
     known = held.accuracies_of(front)
     unseen = known.unseen
     if unseen is None or known.predictor is None:
-        search = held.command(search_options(front, compare="") + ("" if front.evaluations else " --evaluations 96"))
+        search = held.command(search_options(front, anew=True))
         what = f"{LEAST_TO_LEARN} evaluated networks, to tell how well accuracy is predicted"
         return [Missing(what=what, command=search, device=name)]
     tau = kendall_tau(unseen, known.values)
